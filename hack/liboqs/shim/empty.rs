@@ -1,0 +1,1 @@
+// Cargo wants a target to resolve a package; there is no Rust code here.

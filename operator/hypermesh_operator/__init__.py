@@ -1,0 +1,1 @@
+"""The allocations controller: policy, four proofs, ledger, mapping, Ready."""

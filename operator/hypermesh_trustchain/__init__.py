@@ -1,0 +1,1 @@
+"""TrustChain: holds the root, enrols nodes and services, fixes the federation prefix."""

@@ -1,0 +1,1 @@
+"""`kubectl hypermesh`: pre-flight, status, assets, proxy addresses, and use of what was allocated."""
