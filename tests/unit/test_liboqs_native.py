@@ -1,8 +1,9 @@
-"""The native liboqs library is the one we mean: version, algorithms, sizes, and NIST known answers bit for bit.
+"""The native liboqs library is the one we mean: version, algorithms, sizes, NIST known answers bit for bit.
 
-The known answers are SHA-256 digests of NIST-format response files, from liboqs 0.13.0 `tests/KATs/{sig,kem}/kats.json`.
-They are reproduced here with our own AES-256-CTR DRBG (NIST SP 800-90A, as in the PQC submission's `rng.c`), loaded into
-a private copy of the library, so that no other test ever sees a deterministic random source.
+The known answers are SHA-256 digests of NIST-format response files, from liboqs 0.13.0
+`tests/KATs/{sig,kem}/kats.json`. They are reproduced here with an AES-256-CTR DRBG (NIST SP 800-90A, as in
+the PQC submissions' `rng.c`), loaded into a private copy of the library, so that no other test ever sees a
+deterministic random source.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +34,8 @@ def oqs() -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns that library and binding differ in version
         import oqs
-    return oqs
+    module: ModuleType = oqs
+    return module
 
 
 class KnownAnswerDrbg:
@@ -49,14 +50,14 @@ class KnownAnswerDrbg:
 
     def _block(self) -> bytes:
         self.counter = (self.counter + 1) % (1 << 128)
-        encryptor = Cipher(algorithms.AES256(self.key), modes.ECB()).encryptor()  # noqa: S305 - the DRBG is defined so
+        encryptor = Cipher(algorithms.AES256(self.key), modes.ECB()).encryptor()
         return encryptor.update(self.counter.to_bytes(16, "big"))
 
     def _update(self, provided: bytes) -> None:
         fresh = bytes(a ^ b for a, b in zip(b"".join(self._block() for _ in range(3)), provided, strict=True))
         self.key, self.counter = fresh[:32], int.from_bytes(fresh[32:], "big")
 
-    def bytes(self, count: int) -> bytes:
+    def random(self, count: int) -> bytes:
         out = b"".join(self._block() for _ in range(-(-count // 16)))[:count]
         self._update(bytes(48))
         return out
@@ -71,7 +72,7 @@ class PrivateLibrary:
         callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)
 
         def fill(address: int, count: int) -> None:
-            ctypes.memmove(address, self.drbg.bytes(count), count)
+            ctypes.memmove(address, self.drbg.random(count), count)
 
         self._keep_alive = callback(fill)
         self.native.OQS_init()
@@ -94,7 +95,7 @@ def field(name: str, value: bytes) -> str:
 def falcon_answer(library: PrivateLibrary, prefix: str, public_size: int, secret_size: int) -> str:
     """One NIST response record of key generation and signing, as liboqs' kat_sig.c prints it."""
     library.drbg.seed(bytes(range(48)))
-    seed, message = library.drbg.bytes(48), library.drbg.bytes(33)
+    seed, message = library.drbg.random(48), library.drbg.random(33)
     library.drbg.seed(seed)
     public, secret = ctypes.create_string_buffer(public_size), ctypes.create_string_buffer(secret_size)
     library.call(f"{prefix}_keypair", public, secret)
@@ -110,7 +111,7 @@ def falcon_answer(library: PrivateLibrary, prefix: str, public_size: int, secret
 def kem_answers(library: PrivateLibrary, count: int) -> str:
     """`count` NIST response records of ML-KEM-1024, as liboqs' kat_kem.c prints them."""
     library.drbg.seed(bytes(range(48)))
-    seeds = [library.drbg.bytes(48) for _ in range(count)]
+    seeds = [library.drbg.random(48) for _ in range(count)]
     records = []
     for number, seed in enumerate(seeds):
         library.drbg.seed(seed)
@@ -163,11 +164,13 @@ def test_padded_signatures_are_always_1280_bytes(oqs: ModuleType, size: int) -> 
         assert not verifier.verify(message + b"x", signature, public)
 
 
-@pytest.mark.parametrize("damage", [lambda s: bytes([s[0] ^ 1]) + s[1:], lambda s: s[:-1] + bytes([s[-1] ^ 1])])
-def test_a_flipped_bit_is_refused(oqs: ModuleType, damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize("position", [0, 1, 40, 41, 640, -1])
+def test_a_flipped_bit_is_refused(oqs: ModuleType, position: int) -> None:
     with oqs.Signature("Falcon-padded-1024") as signer:
         public = signer.generate_keypair()
-        assert not signer.verify(b"message", damage(signer.sign(b"message")), public)
+        damaged = bytearray(signer.sign(b"message"))
+        damaged[position] ^= 1
+        assert not signer.verify(b"message", bytes(damaged), public)
 
 
 def test_key_encapsulation_round_trip(oqs: ModuleType) -> None:
