@@ -1,0 +1,125 @@
+"""Operations as signed transactions: build (client side) and decode (everybody else).
+
+Operation -> deterministic bytes -> Falcon signature over operation and ticket bytes -> Envelope bytes = transaction.
+There is exactly one encoding of every transaction: bytes that differ from the deterministic serialization of what
+they parse to, or that carry unknown fields, are refused. Pure; signatures are only made here, checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError, Message
+
+from hypermesh import digests, falcon
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+
+MAX_ENVELOPE_BYTES: Final = 1 << 20
+VALIDITY_MS: Final = 10 * 60 * 1000
+"""Longest time between a block and the end of an operation's validity (also how long ended ids are remembered)."""
+SIGNATURE_DOMAIN: Final = "operation"
+TICKETLESS: Final = frozenset({"enrol_node", "commit_work", "prove"})
+"""Kinds that win tickets instead of spending them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A well-formed transaction, its signature not yet checked. tx_hash is 32 bytes, as CometBFT computes it."""
+
+    envelope: ledger_pb2.Envelope
+    operation: ledger_pb2.Operation
+    kind: str
+    tx_hash: bytes
+
+
+def canonical(message: Message) -> bytes:
+    """The one serialization that this project signs and hashes."""
+    return message.SerializeToString(deterministic=True)
+
+
+def tx_hash(envelope: bytes) -> bytes:
+    """SHA-256 of the transaction, 32 bytes: the hash that CometBFT indexes it by."""
+    return hashlib.sha256(envelope).digest()
+
+
+def asset_id(node: bytes, asset_type: int, hardware_id: str) -> bytes:
+    """32 bytes; node is the owning node's key id, asset_type an AssetType, hardware_id stable over reboots."""
+    return digests.digest("asset", node, asset_type.to_bytes(1, "big"), hardware_id.encode())
+
+
+def allocation_id(cluster_uid: str, uid: str) -> bytes:
+    """32 bytes; cluster_uid is in the operator's certificate, uid is the Allocation resource's."""
+    return digests.digest("allocation", cluster_uid.encode(), uid.encode())
+
+
+def signed_parts(envelope: ledger_pb2.Envelope) -> tuple[bytes, bytes]:
+    """What the signature covers under SIGNATURE_DOMAIN: operation bytes, and ticket bytes (empty when absent)."""
+    return envelope.operation, canonical(envelope.tickets) if envelope.HasField("tickets") else b""
+
+
+def build(
+    operation: ledger_pb2.Operation,
+    signer_public: bytes,
+    signer_secret: bytes,
+    tickets: proofs_pb2.TicketRefs | None = None,
+) -> bytes:
+    """Serialize and sign: returns the bytes of the Envelope. Raises Refused when they could never be accepted."""
+    envelope = ledger_pb2.Envelope(
+        operation=canonical(operation),
+        tickets=tickets,
+        signer=falcon.key_id(signer_public),
+        algorithm=trust_pb2.SIGNATURE_ALGORITHM_FALCON_PADDED_1024,
+    )
+    envelope.signature = falcon.sign(signer_secret, SIGNATURE_DOMAIN, *signed_parts(envelope))
+    built = canonical(envelope)
+    decode(built)
+    return built
+
+
+def decode(envelope: bytes) -> Decoded:
+    """Parse strictly. Raises Refused(TooLarge | Malformed | NotCanonical | UnsupportedAlgorithm | …TicketMissing)."""
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise Refused(Reason.TooLarge, f"The envelope has {len(envelope)} bytes, {MAX_ENVELOPE_BYTES} are allowed.")
+    outer = ledger_pb2.Envelope()
+    _parse(outer, envelope, "envelope")
+    if outer.algorithm != trust_pb2.SIGNATURE_ALGORITHM_FALCON_PADDED_1024:
+        raise Refused(Reason.UnsupportedAlgorithm, f"Signature algorithm {outer.algorithm} is not known here.")
+    if len(outer.signer) != 32:
+        raise Refused(Reason.Malformed, f"The signer's key id has {len(outer.signer)} bytes instead of 32.")
+    if len(outer.signature) != falcon.SIGNATURE_BYTES:
+        raise Refused(Reason.BadSignature, f"The signature has {len(outer.signature)} bytes instead of 1280.")
+    operation = ledger_pb2.Operation()
+    _parse(operation, outer.operation, "operation")
+    kind = operation.WhichOneof("kind")
+    if kind is None:
+        raise Refused(Reason.Malformed, "The operation says nothing to do (no kind is set).")
+    if kind in TICKETLESS:
+        if outer.HasField("tickets"):
+            raise Refused(Reason.Malformed, f"{kind} wins tickets and must not name any.")
+    else:
+        _require_tickets(outer.tickets)
+    return Decoded(outer, operation, kind, tx_hash(envelope))
+
+
+def _parse(message: Message, data: bytes, name: str) -> None:
+    try:
+        message.ParseFromString(data)
+    except (DecodeError, RecursionError) as error:
+        raise Refused(Reason.Malformed, f"The {name} is not a protobuf message.") from error
+    message.DiscardUnknownFields()  # type: ignore[no-untyped-call, unused-ignore]
+    if canonical(message) != data:
+        raise Refused(Reason.NotCanonical, f"The {name}'s bytes are not its deterministic serialization.")
+
+
+def _require_tickets(tickets: proofs_pb2.TicketRefs) -> None:
+    for name, value, reason in (
+        ("space", tickets.space, Reason.SpaceTicketMissing),
+        ("stake", tickets.stake, Reason.StakeTicketMissing),
+        ("work", tickets.work, Reason.WorkTicketMissing),
+        ("time", tickets.time, Reason.TimeTicketMissing),
+    ):
+        if len(value) != 32:
+            raise Refused(reason, f"The {name} ticket's hash has {len(value)} bytes instead of 32.")
