@@ -1,0 +1,101 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PYTHONSAFEPATH := 1
+export OQS_INSTALL_PATH := $(CURDIR)/build/liboqs
+export PATH := $(CURDIR)/build/bin:$(PATH)
+
+VENV := .venv
+PY := $(VENV)/bin/python
+NODES ?= 1
+CLUSTER ?= embedded
+
+include hack/cluster.mk
+include hack/image.mk
+
+## ---- The two commands ----
+
+.PHONY: demo
+demo: venv ## Cluster, image, chart, an Allocation, bytes through its address. CLUSTER=embedded|current|kind NODES=1
+	@$(PY) hack/demo.py --cluster $(CLUSTER) --nodes $(NODES)
+
+.PHONY: test
+test: lint unit chart contract integration e2e docs ## Everything: lint, unit, chart, contract, integration, e2e, README blocks
+
+.PHONY: demo-clean
+demo-clean: venv ## Remove all that the demo made (the build cache stays)
+	@$(PY) hack/demo.py --clean --cluster $(CLUSTER)
+
+## ---- Set-up ----
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml hack/protos.py hack/venv.sh $(shell find protos -name '*.proto')
+	@hack/venv.sh $(VENV)
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.ready ## Python environment with everything pinned
+
+.PHONY: liboqs
+liboqs: ## Native post-quantum library (built once)
+	@python3 hack/liboqs/build.py
+
+.PHONY: lock
+lock: venv ## Resolve pyproject.toml into the two lock files again
+	@$(VENV)/bin/uv pip compile -q --generate-hashes --universal --python-version 3.11 pyproject.toml -o requirements.lock
+	@$(VENV)/bin/uv pip compile -q --generate-hashes --universal --python-version 3.11 --extra dev --extra opencl \
+	  -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+.PHONY: generate
+generate: venv ## Everything that is generated from a source in the repo
+	@$(PY) hack/protos.py
+	@rm -rf charts/hypermesh/files/crds && mkdir -p charts/hypermesh/files/crds && cp crds/*.yaml charts/hypermesh/files/crds/
+
+## ---- Checks ----
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, import-linter, buf, yamllint, generated files, helm lint
+	@hack/lint.sh
+
+PYTEST := $(PY) -m pytest -q
+
+.PHONY: unit
+unit: venv liboqs ## Pure logic
+	@$(PYTEST) tests/unit
+
+.PHONY: chart
+chart: venv tools ## Rendered chart: schema, RBAC, pod security
+	@$(PYTEST) tests/chart
+
+.PHONY: contract
+contract: venv liboqs tools ## Against a real kube-apiserver
+	@$(PYTEST) tests/contract
+
+.PHONY: integration
+integration: venv liboqs tools ## Against the real ledger and the real kernel
+	@$(PYTEST) tests/integration
+
+.PHONY: e2e
+e2e: venv liboqs tools image ## Whole cluster, chart, demo path
+	@$(PYTEST) tests/e2e
+
+.PHONY: docs
+docs: venv ## Links and generated reference are up to date
+	@$(PYTEST) tests/docs
+
+.PHONY: bench
+bench: venv liboqs tools ## Figures as tables and as JSON lines under build/bench/
+	@for b in hack/bench/*.py; do case $$b in */_*) ;; *) $(PY) $$b ;; esac; done
+
+bench-%: venv liboqs tools
+	@$(PY) hack/bench/$*.py
+
+.PHONY: clean
+clean: demo-clean ## Also the build outputs of this checkout (the shared cache stays)
+	@rm -rf build
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^## ----/ {gsub(/## |-/, ""); printf "\n%s\n", $$0} /^[a-z0-9%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

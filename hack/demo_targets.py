@@ -1,0 +1,200 @@
+"""Where the demo runs: the embedded cluster, the current context, or kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from demo_steps import Failed, Story
+
+NAMESPACE = "hypermesh-system"
+
+
+class Target:
+    """A cluster to install into. `env` selects its kubeconfig for kubectl, helm and the plugin."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.env: dict[str, str] = {
+            "PATH": os.pathsep.join(
+                [str(root / "build" / "bin"), str(root / ".venv" / "bin"), os.environ.get("PATH", "")]
+            ),
+            "HYPERMESH_NAMESPACE": NAMESPACE,
+        }
+        os.environ["PATH"] = self.env["PATH"]
+
+    def up(self, story: Story) -> None:
+        raise NotImplementedError
+
+    def provide_image(self, story: Story) -> None:
+        raise NotImplementedError
+
+    def helm_values(self) -> list[str]:
+        return []
+
+    def open_route(self, story: Story) -> None:
+        """Make proxy addresses reachable from here, where that can be done."""
+
+    def goodbye(self) -> str:
+        raise NotImplementedError
+
+    def clean(self, story: Story) -> None:
+        raise NotImplementedError
+
+    def _tools(self, story: Story) -> None:
+        story.run("build pinned tools", [sys.executable, str(self.root / "hack" / "toolchain")], stream=True)
+        story.run("native library", [sys.executable, str(self.root / "hack" / "liboqs" / "build.py")])
+
+    def _image(self, story: Story) -> Path:
+        story.run(
+            "build the image", [sys.executable, str(self.root / "hack" / "image" / "build.py")], stream=True
+        )
+        return self.root / "build" / "image" / "hypermesh.tar"
+
+
+class Embedded(Target):
+    """A real cluster on this machine, made by hack/cluster; needs root."""
+
+    def __init__(self, root: Path, nodes: int) -> None:
+        super().__init__(root)
+        self.nodes = nodes
+        self.cluster = [sys.executable, str(root / "hack" / "cluster")]
+
+    def up(self, story: Story) -> None:
+        if os.geteuid() != 0:
+            raise Failed(
+                "the embedded cluster needs root (network namespaces, containerd, nftables). Run `sudo make demo`, or use a "
+                "cluster you have: `make demo CLUSTER=current`, or `make demo CLUSTER=kind` where Docker or podman runs."
+            )
+        self._tools(story)
+        story.run(
+            f"start a cluster of {self.nodes} node(s)",
+            [*self.cluster, "up"],
+            env={**self.env, "NODES": str(self.nodes)},
+            stream=True,
+        )
+        self.env["KUBECONFIG"] = story.output([*self.cluster, "kubeconfig"])
+
+    def provide_image(self, story: Story) -> None:
+        story.run(
+            "load the image into the nodes", [*self.cluster, "load", str(self._image(story))], env=self.env
+        )
+
+    def helm_values(self) -> list[str]:
+        return ["--set", "image.pullPolicy=Never"]
+
+    def open_route(self, story: Story) -> None:
+        story.run("route the federation's prefix to the cluster", [*self.cluster, "route"], env=self.env)
+
+    def goodbye(self) -> str:
+        return (
+            "The cluster is still up: export KUBECONFIG=$(make kubeconfig). Remove it with: make demo-clean"
+        )
+
+    def clean(self, story: Story) -> None:
+        story.run("take the cluster down", [*self.cluster, "down"], env=self.env)
+
+
+class Current(Target):
+    """Whatever the current kubeconfig context is; its nodes must be able to pull IMAGE."""
+
+    def up(self, story: Story) -> None:
+        if shutil.which("kubectl") is None or shutil.which("helm") is None:
+            self._tools(story)
+        context = story.output(["kubectl", "config", "current-context"], env=self.env)
+        server = story.output(
+            ["kubectl", "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"],
+            env=self.env,
+        )
+        story.say(f"Installing into the current context: {context} ({server}), namespace {NAMESPACE}")
+        story.run("native library", [sys.executable, str(self.root / "hack" / "liboqs" / "build.py")])
+
+    def provide_image(self, story: Story) -> None:
+        if ":" not in os.environ.get("IMAGE", ""):
+            raise Failed(
+                "CLUSTER=current needs IMAGE=<repository>:<tag> that its nodes can pull; build it with `make image` and push "
+                "build/image/hypermesh.tar to your registry"
+            )
+
+    def helm_values(self) -> list[str]:
+        repository, _, tag = os.environ["IMAGE"].rpartition(":")
+        return ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
+
+    def goodbye(self) -> str:
+        return "Remove it with: make demo-clean CLUSTER=current"
+
+    def clean(self, story: Story) -> None:
+        story.run(
+            "delete the demo's Allocation",
+            [
+                "kubectl",
+                "delete",
+                "-f",
+                str(self.root / "samples" / "allocation-memory.yaml"),
+                "--ignore-not-found",
+            ],
+            env=self.env,
+        )
+        story.run("uninstall the chart", ["helm", "uninstall", "hypermesh", "-n", NAMESPACE], env=self.env)
+
+
+class Kind(Current):
+    """A kind cluster named hypermesh, IPv6, in Docker or podman."""
+
+    NAME = "hypermesh"
+
+    def up(self, story: Story) -> None:
+        if shutil.which("docker") is None and shutil.which("podman") is None:
+            raise Failed(
+                "CLUSTER=kind needs Docker or podman; without them use `make demo` as root (embedded cluster)"
+            )
+        self._tools(story)
+        story.run("build kind", [sys.executable, str(self.root / "hack" / "toolchain"), "kind"], stream=True)
+        kubeconfig = self.root / "build" / "demo" / "kind.kubeconfig"
+        self.env["KUBECONFIG"] = str(kubeconfig)
+        config = {
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "networking": {"ipFamily": "ipv6"},
+        }
+        file = self.root / "build" / "demo" / "kind.json"
+        file.write_text(json.dumps(config))
+        if self.NAME not in story.output(["kind", "get", "clusters"]).split():
+            story.run(
+                "create the kind cluster",
+                ["kind", "create", "cluster", "--name", self.NAME, "--config", str(file)],
+                env=self.env,
+                stream=True,
+            )
+        else:
+            story.run(
+                "select the kind cluster", ["kind", "export", "kubeconfig", "--name", self.NAME], env=self.env
+            )
+
+    def provide_image(self, story: Story) -> None:
+        story.run(
+            "load the image into kind",
+            ["kind", "load", "image-archive", str(self._image(story)), "--name", self.NAME],
+            env=self.env,
+        )
+
+    def helm_values(self) -> list[str]:
+        return ["--set", "image.pullPolicy=Never"]
+
+    def goodbye(self) -> str:
+        return "Remove it with: make demo-clean CLUSTER=kind"
+
+    def clean(self, story: Story) -> None:
+        story.run("delete the kind cluster", ["kind", "delete", "cluster", "--name", self.NAME], env=self.env)
+
+
+def make_target(kind: str, nodes: int, root: Path) -> Target:
+    """The target named on the command line."""
+    if kind == "embedded":
+        return Embedded(root, nodes)
+    if kind == "current":
+        return Current(root)
+    return Kind(root)

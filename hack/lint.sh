@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# All static checks; every one runs, and the first failure is not the last that is shown.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=.venv/bin
+failed=()
+run() { # NAME COMMAND...
+  local name=$1 out; shift
+  if out=$("$@" 2>&1); then echo "ok    $name"; else echo "FAIL  $name"; echo "$out" | head -n 80; failed+=("$name"); fi
+}
+same_crds() { diff -r crds charts/hypermesh/files/crds || { echo "run: make generate"; return 1; }; }
+no_package() { # operator/ must stay a source root: the standard library has a module of that name
+  ! find operator -maxdepth 1 -name '*.py' | grep . && [ "$($bin/python -c 'import operator; print(operator.__file__)' | grep -c '/lib/python')" = 1 ]
+}
+# A registry's host or a private mirror must never be written into the repo.
+no_hosts() { ! git ls-files -z | xargs -0 grep -lIE 'index-url|--extra-index|registry\.npmjs|proxy\.golang\.org|files\.pythonhosted' -- 2>/dev/null | grep -vE '^(hack/lint\.sh)$' | grep .; }
+
+run ruff $bin/ruff check .
+run ruff-format $bin/ruff format --check .
+run mypy $bin/mypy
+run import-linter $bin/lint-imports --no-cache
+run buf $bin/buf lint protos --path protos/hypermesh
+run yamllint $bin/yamllint -s .
+run generated-crds same_crds
+run operator-is-no-package no_package
+run no-registry-hosts no_hosts
+if [ -x build/bin/helm ]; then run helm-lint build/bin/helm lint --strict charts/hypermesh; else echo "skip  helm lint: build/bin/helm is not built yet (make tools)"; fi
+if [ ${#failed[@]} -gt 0 ]; then echo "lint failed: ${failed[*]}"; exit 1; fi
