@@ -57,9 +57,7 @@ def watch_allocation(story: Story, target: Target, name: str) -> str:
         for kind in CONDITIONS:
             if truth.get(kind, {}).get("status") == "True" and kind not in seen:
                 seen.add(kind)
-                story.say(
-                    f"  {kind:<11}{time.monotonic() - started:6.2f} s  {truth[kind].get('message', '')}"
-                )
+                story.say(f"  {kind:<11}{time.monotonic() - started:6.2f} s  {truth[kind].get('message', '')}")
         if "Ready" in seen:
             return str(status["proxyAddress"])
         time.sleep(0.05)
@@ -70,9 +68,7 @@ def use(story: Story, target: Target, name: str, address: str) -> None:
     """Write bytes through the address, read them back, compare."""
     message = f"hello from {os.uname().nodename}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
     command = ["kubectl-hypermesh", "write", name, "--offset", "4096"]
-    story.run(
-        f"write {len(message)} bytes at [{address}] offset 4096", command, env=target.env, stdin=message
-    )
+    story.run(f"write {len(message)} bytes at [{address}] offset 4096", command, env=target.env, stdin=message)
     back = story.output(
         ["kubectl-hypermesh", "read", name, "--offset", "4096", "--length", str(len(message))], env=target.env
     )
@@ -95,9 +91,7 @@ def run(target: Target, story: Story) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="HyperMesh demo: from nothing to bytes through a proxy address"
-    )
+    parser = argparse.ArgumentParser(description="HyperMesh demo: from nothing to bytes through a proxy address")
     parser.add_argument("--cluster", choices=["embedded", "current", "kind"], default="embedded")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the embedded cluster (1-3)")
     parser.add_argument("--clean", action="store_true", help="remove what the demo made")

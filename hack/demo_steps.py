@@ -65,18 +65,14 @@ class Story:
         log.write_text(done_text.stdout)
         if done_text.returncode != 0:
             tail = "\n".join(done_text.stdout.splitlines()[-25:])
-            raise Failed(
-                f"{title}: {' '.join(command)} ended with {done_text.returncode}\n{tail}\nwhole log: {log}"
-            )
+            raise Failed(f"{title}: {' '.join(command)} ended with {done_text.returncode}\n{tail}\nwhole log: {log}")
         self.say(f"✓ {title} ({time.monotonic() - started:.1f} s)")
         if show:
             self.say("\n".join("    " + line for line in done_text.stdout.splitlines()))
 
     def output(self, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> str:
         """Standard output of a short command; raises Failed with its error text."""
-        done = subprocess.run(
-            command, env=self._env(env), text=True, capture_output=True, timeout=120, check=False
-        )
+        done = subprocess.run(command, env=self._env(env), text=True, capture_output=True, timeout=120, check=False)
         if done.returncode != 0:
             raise Failed(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout.rstrip("\n")

@@ -49,9 +49,7 @@ class Target:
         story.run("native library", [sys.executable, str(self.root / "hack" / "liboqs" / "build.py")])
 
     def _image(self, story: Story) -> Path:
-        story.run(
-            "build the image", [sys.executable, str(self.root / "hack" / "image" / "build.py")], stream=True
-        )
+        story.run("build the image", [sys.executable, str(self.root / "hack" / "image" / "build.py")], stream=True)
         return self.root / "build" / "image" / "hypermesh.tar"
 
 
@@ -66,8 +64,9 @@ class Embedded(Target):
     def up(self, story: Story) -> None:
         if os.geteuid() != 0:
             raise Failed(
-                "the embedded cluster needs root (network namespaces, containerd, nftables). Run `sudo make demo`, or use a "
-                "cluster you have: `make demo CLUSTER=current`, or `make demo CLUSTER=kind` where Docker or podman runs."
+                "the embedded cluster needs root (network namespaces, containerd, nftables). Run `sudo make demo`, "
+                "or use a cluster you have: `make demo CLUSTER=current`, or `make demo CLUSTER=kind` where Docker "
+                "or podman runs."
             )
         self._tools(story)
         story.run(
@@ -79,9 +78,7 @@ class Embedded(Target):
         self.env["KUBECONFIG"] = story.output([*self.cluster, "kubeconfig"])
 
     def provide_image(self, story: Story) -> None:
-        story.run(
-            "load the image into the nodes", [*self.cluster, "load", str(self._image(story))], env=self.env
-        )
+        story.run("load the image into the nodes", [*self.cluster, "load", str(self._image(story))], env=self.env)
 
     def helm_values(self) -> list[str]:
         return ["--set", "image.pullPolicy=Never"]
@@ -90,9 +87,7 @@ class Embedded(Target):
         story.run("route the federation's prefix to the cluster", [*self.cluster, "route"], env=self.env)
 
     def goodbye(self) -> str:
-        return (
-            "The cluster is still up: export KUBECONFIG=$(make kubeconfig). Remove it with: make demo-clean"
-        )
+        return "The cluster is still up: export KUBECONFIG=$(make kubeconfig). Remove it with: make demo-clean"
 
     def clean(self, story: Story) -> None:
         story.run("take the cluster down", [*self.cluster, "down"], env=self.env)
@@ -115,8 +110,8 @@ class Current(Target):
     def provide_image(self, story: Story) -> None:
         if ":" not in os.environ.get("IMAGE", ""):
             raise Failed(
-                "CLUSTER=current needs IMAGE=<repository>:<tag> that its nodes can pull; build it with `make image` and push "
-                "build/image/hypermesh.tar to your registry"
+                "CLUSTER=current needs IMAGE=<repository>:<tag> that its nodes can pull; build it with `make image` "
+                "and push build/image/hypermesh.tar to your registry"
             )
 
     def helm_values(self) -> list[str]:
@@ -148,9 +143,7 @@ class Kind(Current):
 
     def up(self, story: Story) -> None:
         if shutil.which("docker") is None and shutil.which("podman") is None:
-            raise Failed(
-                "CLUSTER=kind needs Docker or podman; without them use `make demo` as root (embedded cluster)"
-            )
+            raise Failed("CLUSTER=kind needs Docker or podman; without them use `make demo` as root (embedded cluster)")
         self._tools(story)
         story.run("build kind", [sys.executable, str(self.root / "hack" / "toolchain"), "kind"], stream=True)
         kubeconfig = self.root / "build" / "demo" / "kind.kubeconfig"
@@ -170,9 +163,7 @@ class Kind(Current):
                 stream=True,
             )
         else:
-            story.run(
-                "select the kind cluster", ["kind", "export", "kubeconfig", "--name", self.NAME], env=self.env
-            )
+            story.run("select the kind cluster", ["kind", "export", "kubeconfig", "--name", self.NAME], env=self.env)
 
     def provide_image(self, story: Story) -> None:
         story.run(
