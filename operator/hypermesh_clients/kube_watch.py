@@ -17,15 +17,13 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 
 from hypermesh_clients.kube_errors import Expired, KubeError, Unavailable, error_from_status
 from hypermesh_clients.kube_resources import Object, Resource
-
-if TYPE_CHECKING:
-    from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Watch:
 
     def __init__(
         self,
-        kube: Kube,
+        transport: Transport,
         resource: Resource,
         namespace: str | None,
         *,
@@ -68,7 +66,7 @@ class Watch:
         field_selector: str | None,
         inactivity: float,
     ) -> None:
-        self._kube = kube
+        self._transport = transport
         self._resource = resource
         self._namespace = namespace
         self._labels = label_selector
@@ -123,7 +121,7 @@ class Watch:
         """Reports the differences between what is there and what was reported, then SYNCED."""
         present: set[_Key] = set()
         version = ""
-        async for page in self._kube.pages(
+        async for page in self._transport.pages(
             self._resource, self._namespace, label_selector=self._labels, field_selector=self._fields
         ):
             self._hear()
@@ -177,12 +175,12 @@ class Watch:
             yield WatchEvent(WatchType(kind), item)
 
     async def _lines(self, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
-        about, server = self._resource.describe(self._namespace), self._kube.connection.server
+        about, server = self._resource.describe(self._namespace), self._transport.connection.server
         path = self._resource.path(self._namespace)
         # A watch is refused, not retried, by a server that just rotated our token: the next round reads it again.
-        headers = await self._kube.headers(renew=self.problem is not None)
+        headers = await self._transport.headers(renew=self.problem is not None)
         try:
-            async with self._kube.stream(path, query, headers, self._inactivity) as response:
+            async with self._transport.stream(path, query, headers, self._inactivity) as response:
                 if response.status != 200:
                     raise error_from_status(about, response.status, await _body(response))
                 self._hear()

@@ -1,0 +1,122 @@
+"""Client of the ledger's gRPC service: submit a signed envelope and wait for its commit, read, and watch.
+
+    envelope bytes -> Submit -> Commit(height, tx_hash) | Refused (lasting) | LedgerUnavailable (try again)
+
+A refusal is the ledger's word and repeats; LedgerUnavailable says nothing about whether the operation was committed.
+Submitting the very same envelope again is always safe: the ledger's state, not the client, prevents a second effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
+
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 2 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class LedgerUnavailable(Exception):  # noqa: N818 - a state of the ledger, named as conditions show it
+    """The ledger did not answer; whether the operation was committed is unknown. Submit the same bytes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Where an operation was committed. tx_hash is 32 bytes: CometBFT's hash of the committed envelope."""
+
+    height: int
+    tx_hash: bytes
+
+
+class LedgerClient:
+    """One channel to one ledger. Safe for any number of concurrent calls on one event loop."""
+
+    def __init__(self, target: str, ca_pem: bytes, server_name: str | None = None) -> None:
+        """target is host:port (an IPv6 address in brackets); server_name replaces the host in the TLS check."""
+        options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
+        if server_name is not None:
+            options.append(("grpc.ssl_target_name_override", server_name))
+        self.target = target
+        credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
+        self._channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self._stub = ledger_pb2_grpc.LedgerStub(self._channel)
+
+    async def submit(self, envelope: bytes, timeout: float = 10.0) -> Commit:  # noqa: ASYNC109 - gRPC's own deadline
+        """Returns when committed. Raises Refused with the ledger's reason, or LedgerUnavailable."""
+        request = ledger_pb2.SubmitRequest(envelope=envelope)
+        response = await self._call(self._stub.Submit, request, timeout)
+        if response.reason:
+            try:
+                reason = Reason(response.reason)
+            except ValueError as error:
+                text = f"The ledger at {self.target} refuses for {response.reason}, which is unknown here: update."
+                raise LedgerUnavailable(text) from error
+            if reason in (Reason.MempoolFull, Reason.Superseded):
+                raise LedgerUnavailable(f"{response.message} {reason.remedy}")
+            raise Refused(reason, response.message)
+        return Commit(response.height, response.tx_hash)
+
+    async def status(self, timeout: float = 5.0) -> ledger_pb2.StatusResponse:  # noqa: ASYNC109
+        """Height, block time, app hash, epoch and genesis. Raises LedgerUnavailable."""
+        response: ledger_pb2.StatusResponse = await self._call(self._stub.Status, ledger_pb2.StatusRequest(), timeout)
+        return response
+
+    async def get_allocation(
+        self,
+        allocation_id: bytes,
+        timeout: float = 5.0,  # noqa: ASYNC109
+    ) -> ledger_pb2.AllocationRecord | None:
+        """The committed record (active or ended), None when the ledger holds none. Raises LedgerUnavailable."""
+        request = ledger_pb2.GetAllocationRequest(allocation_id=allocation_id)
+        try:
+            record: ledger_pb2.AllocationRecord = await self._call(self._stub.GetAllocation, request, timeout)
+        except _NotFound:
+            return None
+        return record
+
+    async def watch(self, node: bytes = b"") -> AsyncIterator[ledger_pb2.Changes]:
+        """The whole state, then `synced`, then each block's changes, for ever. Raises LedgerUnavailable."""
+        call = self._stub.Watch(ledger_pb2.WatchRequest(node=node))
+        try:
+            async for changes in call:
+                yield changes
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        finally:
+            call.cancel()
+        raise LedgerUnavailable(f"The ledger at {self.target} ended the watch.")
+
+    async def close(self) -> None:
+        """Cancels what is under way."""
+        await self._channel.close()
+
+    async def _call(self, method: Any, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                raise _NotFound from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: grpc.aio.AioRpcError) -> LedgerUnavailable:
+        return LedgerUnavailable(
+            f"The ledger at {self.target} does not answer ({error.code().name}: {error.details()}). "
+            "Check the hypermesh-ledger pods and the hypermesh-trust ConfigMap."
+        )
+
+
+class _NotFound(Exception):  # noqa: N818 - never leaves this module
+    pass

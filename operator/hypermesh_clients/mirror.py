@@ -1,0 +1,234 @@
+"""A process's own copy of the ledger's records, kept fresh by Watch.
+
+    Watch -> snapshot into a new View -> swapped in at `synced` -> each block's changes applied -> callbacks
+
+While the ledger is away the last View stays readable and `age()` grows; after a reconnection a whole new View replaces
+it, so nothing that changed meanwhile is missed. Everything runs on one event loop; between two awaits the mirror shows
+exactly one block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from hypermesh import proofs
+from hypermesh.v1 import ledger_pb2, proofs_pb2
+from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
+
+_log = logging.getLogger(__name__)
+
+SILENCE_S: Final = 5.0
+"""The ledger sends a marker every second; after this much silence the connection is given up."""
+_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class TicketsMissing(Exception):  # noqa: N818 - names what is not there yet
+    """Tickets that an operation needs and that the ledger does not hold (`kinds`: space, stake, work, time)."""
+
+    def __init__(self, kinds: list[str], subject: str) -> None:
+        super().__init__(f"{subject} has no {', '.join(kinds)} ticket yet; wait for its agent's next proof.")
+        self.kinds = kinds
+
+
+@dataclass(slots=True)
+class View:
+    """Records by their id, as of one height."""
+
+    nodes: dict[bytes, ledger_pb2.NodeRecord] = field(default_factory=dict)
+    assets: dict[bytes, ledger_pb2.AssetRecord] = field(default_factory=dict)
+    allocations: dict[bytes, ledger_pb2.AllocationRecord] = field(default_factory=dict)
+    tickets: dict[tuple[int, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
+    work_tickets: dict[tuple[bytes, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
+    work_seeds: dict[bytes, ledger_pb2.WorkSeed] = field(default_factory=dict)
+    epoch: ledger_pb2.Epoch = field(default_factory=ledger_pb2.Epoch)
+    genesis: ledger_pb2.Genesis = field(default_factory=ledger_pb2.Genesis)
+    chain_id: str = ""
+    height: int = 0
+    block_time_ms: int = 0
+    app_hash: bytes = b""
+
+    def apply(self, change: ledger_pb2.Change) -> None:
+        """One new version of one record."""
+        match change.WhichOneof("record"):
+            case "node":
+                self.nodes[change.node.key_id] = change.node
+            case "asset":
+                self.assets[change.asset.registration.asset_id] = change.asset
+            case "allocation":
+                self.allocations[change.allocation.allocation_id] = change.allocation
+            case "allocation_gone":
+                self.allocations.pop(change.allocation_gone, None)
+            case "ticket":
+                self._apply_ticket(change.ticket)
+            case "work_seed":
+                self.work_seeds[change.work_seed.node] = change.work_seed
+            case "epoch":
+                self.epoch = change.epoch
+            case "block":
+                self.height, self.block_time_ms = change.block.height, change.block.time_ms
+                self.app_hash = change.block.app_hash
+            case "status":
+                status = change.status
+                self.chain_id, self.genesis, self.epoch = status.chain_id, status.genesis, status.epoch
+                self.height, self.block_time_ms = status.height, status.block_time_ms
+                self.app_hash = status.app_hash
+
+    def _apply_ticket(self, ticket: proofs_pb2.Ticket) -> None:
+        held = self.tickets.get((ticket.kind, ticket.subject))
+        if held is None or held.epoch <= ticket.epoch:
+            self.tickets[ticket.kind, ticket.subject] = ticket
+        if ticket.kind == proofs_pb2.PROOF_KIND_WORK:
+            held = self.work_tickets.get((ticket.node, ticket.subject))
+            if held is None or held.epoch <= ticket.epoch:
+                self.work_tickets[ticket.node, ticket.subject] = ticket
+
+
+Callback = Callable[[ledger_pb2.Change], None]
+
+
+class Mirror:
+    """node limits the copy to what concerns one node (its key id); empty mirrors everything."""
+
+    def __init__(self, client: LedgerClient, node: bytes = b"") -> None:
+        self._client = client
+        self._node = node
+        self._view = View()
+        self._callbacks: list[Callback] = []
+        self._advanced = asyncio.Event()
+        self._heard: float | None = None
+        self.synced = asyncio.Event()
+        """Set once the first whole copy is there, and then for ever; `age` says how fresh it is."""
+
+    # -- what it holds ---------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        """The current copy. Ask for it again after an await: a resynchronisation replaces it."""
+        return self._view
+
+    @property
+    def chain_id(self) -> str:
+        return self._view.chain_id
+
+    @property
+    def genesis(self) -> ledger_pb2.Genesis:
+        return self._view.genesis
+
+    @property
+    def parameters(self) -> proofs_pb2.ProofParameters:
+        return self._view.genesis.proofs
+
+    @property
+    def epoch(self) -> ledger_pb2.Epoch:
+        return self._view.epoch
+
+    @property
+    def height(self) -> int:
+        return self._view.height
+
+    @property
+    def block_time_ms(self) -> int:
+        return self._view.block_time_ms
+
+    @property
+    def nodes(self) -> dict[bytes, ledger_pb2.NodeRecord]:
+        """By key id; nodes and services alike."""
+        return self._view.nodes
+
+    @property
+    def assets(self) -> dict[bytes, ledger_pb2.AssetRecord]:
+        """By asset id, retired ones too."""
+        return self._view.assets
+
+    @property
+    def allocations(self) -> dict[bytes, ledger_pb2.AllocationRecord]:
+        """By allocation id; ended ones too while the ledger remembers them."""
+        return self._view.allocations
+
+    @property
+    def tickets(self) -> dict[tuple[int, bytes], proofs_pb2.Ticket]:
+        """The newest by (ProofKind, subject)."""
+        return self._view.tickets
+
+    @property
+    def work_seeds(self) -> dict[bytes, ledger_pb2.WorkSeed]:
+        """The newest by node key id."""
+        return self._view.work_seeds
+
+    def age(self) -> float:
+        """Seconds since the ledger's last word; infinite before the first."""
+        return float("inf") if self._heard is None else time.monotonic() - self._heard
+
+    def ticket_refs(self, node: bytes, device: bytes, signer: bytes) -> proofs_pb2.TicketRefs:
+        """The four tickets of an operation on an asset of `node` proven by `device` (its record's work_device).
+
+        Raises TicketsMissing when one is not won yet. Freshness is the ledger's to judge.
+        """
+        view = self._view
+        space = view.tickets.get((proofs_pb2.PROOF_KIND_SPACE, node))
+        duration = view.tickets.get((proofs_pb2.PROOF_KIND_TIME, node))
+        work = view.work_tickets.get((node, device))
+        who = view.nodes.get(signer)
+        held = {"space": space, "stake": who, "work": work, "time": duration}
+        if space is None or duration is None or work is None or who is None:
+            missing = [kind for kind, value in held.items() if value is None]
+            raise TicketsMissing(missing, f"Node {node.hex()[:16]}")
+        role = proofs.certificate_role(who.certificate)
+        stake = proofs.stake_ticket_hash(signer, role, who.certificate, view.epoch.number)
+        return proofs_pb2.TicketRefs(space=space.hash, stake=stake, work=work.hash, time=duration.hash)
+
+    # -- keeping it fresh ------------------------------------------------------------------------------------
+
+    def subscribe(self, callback: Callback) -> Callable[[], None]:
+        """Calls back for every change after it is applied (the whole state again after a resynchronisation).
+
+        Callbacks must return at once. Returns a function that ends the subscription.
+        """
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
+
+    async def wait_until(self, predicate: Callable[[], bool], timeout: float) -> None:  # noqa: ASYNC109
+        """Returns as soon as the predicate holds, asked again after every batch. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not predicate():
+                await self._advanced.wait()
+
+    async def run(self) -> None:
+        """Follows the ledger for ever, through every interruption; ends only when cancelled."""
+        failures = 0
+        while True:
+            try:
+                async for _ in self._follow():
+                    failures = 0
+            except (LedgerUnavailable, TimeoutError) as error:
+                if failures == 0:
+                    _log.warning("ledger watch interrupted: %s", error or f"silent for {SILENCE_S} s")
+                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                failures += 1
+
+    async def _follow(self):  # type: ignore[no-untyped-def]
+        """One connection: yields after every applied batch."""
+        fresh: View | None = View()
+        snapshot: list[ledger_pb2.Change] = []
+        stream = aiter(self._client.watch(self._node))
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                changes = await anext(stream)
+            self._heard = time.monotonic()
+            for change in changes.changes:
+                if fresh is None:
+                    self._view.apply(change)
+                    self._tell(change)
+                elif change.WhichOneof("record") == "synced":
+                    self._swap(fresh, snapshot)
+                    fresh, snapshot = None, []
+                else:
+                    fresh.apply(change)
+                    snapshot.append(change)
+            self._wake()
+            yield
