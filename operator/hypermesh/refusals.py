@@ -14,7 +14,7 @@ class Reason(StrEnum):
 
     remedy: str
 
-    def __new__(cls, value: str, remedy: str) -> Reason:
+    def __new__(cls, value: str, remedy: str = "") -> Reason:
         member = str.__new__(cls, value)
         member._value_ = value
         member.remedy = remedy
@@ -78,7 +78,7 @@ class Reason(StrEnum):
     Superseded = "Superseded", "Submit again; the ledger restarted or dropped it before it was committed."
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer, not a fault
+class Refused(Exception):
     """The ledger's lasting answer "no" to one operation: submitting the same bytes again will not help."""
 
     def __init__(self, reason: Reason, message: str) -> None:

@@ -8,7 +8,7 @@ Submitting the very same envelope again is always safe: the ledger's state, not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 
-class LedgerUnavailable(Exception):  # noqa: N818 - a state of the ledger, named as conditions show it
+class LedgerUnavailable(Exception):
     """The ledger did not answer; whether the operation was committed is unknown. Submit the same bytes again."""
 
 
@@ -52,7 +52,7 @@ class LedgerClient:
         self.target = target
         credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
         self._channel = grpc.aio.secure_channel(target, credentials, options=options)
-        self._stub = ledger_pb2_grpc.LedgerStub(self._channel)
+        self._stub = ledger_pb2_grpc.LedgerStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def submit(self, envelope: bytes, timeout: float = 10.0) -> Commit:  # noqa: ASYNC109 - gRPC's own deadline
         """Returns when committed. Raises Refused with the ledger's reason, or LedgerUnavailable."""
@@ -87,7 +87,7 @@ class LedgerClient:
             return None
         return record
 
-    async def watch(self, node: bytes = b"") -> AsyncIterator[ledger_pb2.Changes]:
+    async def watch(self, node: bytes = b"") -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The whole state, then `synced`, then each block's changes, for ever. Raises LedgerUnavailable."""
         call = self._stub.Watch(ledger_pb2.WatchRequest(node=node))
         try:
@@ -118,5 +118,5 @@ class LedgerClient:
         )
 
 
-class _NotFound(Exception):  # noqa: N818 - never leaves this module
+class _NotFound(Exception):
     pass

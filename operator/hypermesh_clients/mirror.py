@@ -13,11 +13,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
-from hypermesh import proofs
-from hypermesh.v1 import ledger_pb2, proofs_pb2
+from hypermesh.proofs.tickets import stake_ticket_hash
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ SILENCE_S: Final = 5.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-class TicketsMissing(Exception):  # noqa: N818 - names what is not there yet
+class TicketsMissing(Exception):
     """Tickets that an operation needs and that the ledger does not hold (`kinds`: space, stake, work, time)."""
 
     def __init__(self, kinds: list[str], subject: str) -> None:
@@ -178,8 +179,8 @@ class Mirror:
         if space is None or duration is None or work is None or who is None:
             missing = [kind for kind, value in held.items() if value is None]
             raise TicketsMissing(missing, f"Node {node.hex()[:16]}")
-        role = proofs.certificate_role(who.certificate)
-        stake = proofs.stake_ticket_hash(signer, role, who.certificate, view.epoch.number)
+        role = trust_pb2.CertificateBody.FromString(who.certificate.body).role
+        stake = stake_ticket_hash(signer, role, who.certificate, view.epoch.number)
         return proofs_pb2.TicketRefs(space=space.hash, stake=stake, work=work.hash, time=duration.hash)
 
     # -- keeping it fresh ------------------------------------------------------------------------------------
@@ -202,33 +203,49 @@ class Mirror:
         """Follows the ledger for ever, through every interruption; ends only when cancelled."""
         failures = 0
         while True:
+            heard = self._heard
             try:
-                async for _ in self._follow():
-                    failures = 0
+                await self._follow()
             except (LedgerUnavailable, TimeoutError) as error:
-                if failures == 0:
+                failures = failures + 1 if self._heard == heard else 1
+                if failures == 1:
                     _log.warning("ledger watch interrupted: %s", error or f"silent for {SILENCE_S} s")
-                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
-                failures += 1
+                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
 
-    async def _follow(self):  # type: ignore[no-untyped-def]
-        """One connection: yields after every applied batch."""
-        fresh: View | None = View()
-        snapshot: list[ledger_pb2.Change] = []
-        stream = aiter(self._client.watch(self._node))
-        while True:
-            async with asyncio.timeout(SILENCE_S):
-                changes = await anext(stream)
-            self._heard = time.monotonic()
-            for change in changes.changes:
-                if fresh is None:
-                    self._view.apply(change)
-                    self._tell(change)
-                elif change.WhichOneof("record") == "synced":
-                    self._swap(fresh, snapshot)
-                    fresh, snapshot = None, []
-                else:
-                    fresh.apply(change)
-                    snapshot.append(change)
-            self._wake()
-            yield
+    async def _follow(self) -> None:
+        """One connection, until it breaks."""
+        fresh, snapshot = View(), list[ledger_pb2.Change]()
+        swapped = False
+        async with aclosing(self._client.watch(self._node)) as stream:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    changes = await anext(stream)
+                self._heard = time.monotonic()
+                for change in changes.changes:
+                    if swapped:
+                        self._view.apply(change)
+                        self._tell(change)
+                    elif change.WhichOneof("record") == "synced":
+                        self._swap(fresh, [*snapshot, change])
+                        swapped, snapshot = True, []
+                    else:
+                        fresh.apply(change)
+                        snapshot.append(change)
+                self._wake()
+
+    def _swap(self, fresh: View, snapshot: list[ledger_pb2.Change]) -> None:
+        gone = self._view.allocations.keys() - fresh.allocations.keys()
+        self._view = fresh
+        for change in snapshot:
+            self._tell(change)
+        for allocation_id in sorted(gone):
+            self._tell(ledger_pb2.Change(allocation_gone=allocation_id))
+        self.synced.set()
+
+    def _tell(self, change: ledger_pb2.Change) -> None:
+        for callback in list(self._callbacks):
+            callback(change)
+
+    def _wake(self) -> None:
+        self._advanced.set()
+        self._advanced = asyncio.Event()
