@@ -1,0 +1,155 @@
+"""Who this node is: its Falcon key, made here and never leaving, and what TrustChain certified about it.
+
+    $HYPERMESH_STATE/keys/local   32 random bytes, this node's half of the wrapping key
+    Secret hypermesh-agent-kek    32 random bytes, the cluster's half; the first agent that finds it empty fills it
+    $HYPERMESH_STATE/keys/node    the key pair, AES-256-GCM under both halves (hypermesh.keyfile)
+
+A copied disk or a copied Secret alone opens nothing. A key file that does not open is never overwritten: the node would
+silently become another one and its Assets would be orphaned.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import Final
+
+from hypermesh import addressing, falcon, keyfile
+from hypermesh.v1 import trust_pb2
+from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_errors import Conflict
+from hypermesh_clients.kube_resources import SECRETS
+
+KEK_SECRET: Final = "hypermesh-agent-kek"  # noqa: S105 - the name of a Secret
+KEK_ENTRY: Final = "kek"
+_ATTEMPTS: Final = 20
+
+
+class IdentityError(Exception):
+    """The node's key cannot be used; the message names the file or Secret and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """name: Kubernetes node; ip: its address for peers; key_id: 32 bytes; federation: 5 bytes; prefix: the node's /88."""
+
+    name: str
+    ip: str
+    keypair: falcon.KeyPair = field(repr=False)
+    key_id: bytes
+    certificate: trust_pb2.Certificate = field(repr=False)
+    federation: bytes
+    cluster: int
+    counter: int
+    cluster_uid: str
+    prefix: IPv6Network
+
+    @classmethod
+    def certified(
+        cls, name: str, ip: str, keypair: falcon.KeyPair, certificate: trust_pb2.Certificate
+    ) -> NodeIdentity:
+        """From a certificate that was verified already. Raises IdentityError when it is for another key."""
+        body = trust_pb2.CertificateBody.FromString(certificate.body)
+        if body.subject_key != keypair.public:
+            raise IdentityError(f"node {name}: the certificate is for another key; enrol again")
+        key_id = keypair.key_id()
+        return cls(
+            name=name,
+            ip=ip,
+            keypair=keypair,
+            key_id=key_id,
+            certificate=certificate,
+            federation=body.federation,
+            cluster=body.cluster,
+            counter=body.node_counter,
+            cluster_uid=body.cluster_uid,
+            prefix=addressing.node_prefix(body.federation, body.cluster, key_id, body.node_counter),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """The node's TLS key and chain (leaf first) and the root that peers are checked against, all PEM."""
+
+    key_pem: bytes = field(repr=False)
+    chain_pem: bytes
+    root_pem: bytes
+
+
+async def cluster_half(kube: Kube, namespace: str) -> bytes:
+    """The cluster's half of the wrapping key; fills the empty Secret once. Raises IdentityError, KubeError."""
+    for _ in range(_ATTEMPTS):
+        secret = await kube.get(SECRETS, KEK_SECRET, namespace)
+        if held := (secret.get("data") or {}).get(KEK_ENTRY):
+            return _decoded(held, namespace)
+        fresh = base64.b64encode(secrets.token_bytes(keyfile.SECRET_BYTES)).decode()
+        version = secret["metadata"]["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version}, "data": {KEK_ENTRY: fresh}}
+        try:
+            await kube.merge_patch(SECRETS, KEK_SECRET, patch, namespace, field_manager="hypermesh-agent")
+        except Conflict:
+            continue  # another node's agent was first: its half is ours too
+    raise IdentityError(f"Secret {namespace}/{KEK_SECRET} changes all the time; find out who writes it")
+
+
+def _decoded(text: str, namespace: str) -> bytes:
+    try:
+        half = base64.b64decode(text, validate=True)
+    except ValueError:
+        half = b""
+    if len(half) < keyfile.SECRET_BYTES:
+        raise IdentityError(
+            f"Secret {namespace}/{KEK_SECRET}: {KEK_ENTRY} is not {keyfile.SECRET_BYTES} bytes in base64; restore it from "
+            "a backup, or, if no node enrolled yet, remove the entry and let an agent make it"
+        )
+    return half
+
+
+def node_key(directory: Path, half: bytes) -> falcon.KeyPair:
+    """The node's key, made at the first start. Raises IdentityError when it is there but does not open."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    local = _local_half(directory)
+    path = directory / "node"
+    try:
+        kek = keyfile.derive_kek(local, half)
+        if path.exists():
+            return falcon.KeyPair.decode(keyfile.unwrap(path.read_bytes(), kek))
+    except (keyfile.KeyFileInvalid, keyfile.WrongKey, falcon.KeyInvalid) as error:
+        raise IdentityError(f"key file {path}: {error}") from error
+    pair = falcon.generate()
+    write_durably(path, keyfile.wrap(pair.encode(), kek))
+    return pair
+
+
+def _local_half(directory: Path) -> bytes:
+    path = directory / "local"
+    if path.exists():
+        return path.read_bytes()
+    if (directory / "node").exists():
+        raise IdentityError(
+            f"{path} is missing but the key file beside it exists: restore it from a backup, or delete both to enrol as a "
+            "new node"
+        )
+    half = secrets.token_bytes(keyfile.SECRET_BYTES)
+    write_durably(path, half)
+    return half
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replaces `path` (mode 0600) so that a power cut leaves the old content or the new, whole."""
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
