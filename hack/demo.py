@@ -82,7 +82,7 @@ def run(target: Target, story: Story) -> None:
     install(story, target)
     story.say("\nThis cluster's hardware (kubectl get assets):")
     story.say(story.output(["kubectl", "get", "assets"], env=target.env))
-    name = "scratch"
+    name = "memory"
     address = watch_allocation(story, target, name)
     use(story, target, name, address)
     story.say("\nProxy addresses (kubectl hypermesh proxy list):")

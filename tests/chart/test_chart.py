@@ -1,0 +1,168 @@
+"""What the chart installs: pod security, least privilege, probes, upgrade and uninstall of definitions."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import CHART, HELM, ROOT, helm_template
+
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+Objects = list[dict[str, Any]]
+
+
+def of_kind(rendered: Objects, *kinds: str) -> Objects:
+    return [item for item in rendered if item["kind"] in kinds]
+
+
+def containers(rendered: Objects) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (item["metadata"]["name"], container)
+        for item in of_kind(rendered, *WORKLOADS)
+        for container in item["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def rules(rendered: Objects) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (item["metadata"]["name"], rule) for item in of_kind(rendered, "Role", "ClusterRole") for rule in item["rules"]
+    ]
+
+
+def test_the_four_processes_are_there(rendered: Objects) -> None:
+    names = {item["metadata"]["name"] for item in of_kind(rendered, *WORKLOADS)}
+    assert names == {"hypermesh-agent", "hypermesh-ledger", "hypermesh-operator", "hypermesh-trustchain"}
+
+
+def test_only_the_agent_is_privileged_and_all_others_are_restricted(rendered: Objects) -> None:
+    for name, container in containers(rendered):
+        security = container["securityContext"]
+        if name == "hypermesh-agent":
+            assert security["privileged"] is True
+            continue
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["runAsNonRoot"] is True
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_only_the_agent_shares_the_host(rendered: Objects) -> None:
+    for item in of_kind(rendered, *WORKLOADS):
+        pod = item["spec"]["template"]["spec"]
+        shares = {key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)}
+        paths = [volume for volume in pod.get("volumes", []) if "hostPath" in volume]
+        if item["metadata"]["name"] != "hypermesh-agent":
+            assert not shares
+            assert not paths
+
+
+def test_every_process_has_probes_metrics_and_requests(rendered: Objects) -> None:
+    for name, container in containers(rendered):
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] == "metrics", name
+        assert {"name": "metrics", "containerPort": 7470} in container["ports"]
+        assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+
+
+def test_no_rule_has_a_wildcard(rendered: Objects) -> None:
+    for name, rule in rules(rendered):
+        for field in ("apiGroups", "resources", "verbs"):
+            assert "*" not in rule[field], name
+
+
+def test_nobody_reads_secrets_but_its_own_by_name(rendered: Objects) -> None:
+    for name, rule in rules(rendered):
+        if "secrets" in rule["resources"] and {"get", "list", "watch", "delete"} & set(rule["verbs"]):
+            assert rule.get("resourceNames"), f"{name} reads any Secret"
+            assert not {"list", "watch"} & set(rule["verbs"])
+
+
+def test_verbs_and_resources_are_sorted(rendered: Objects) -> None:
+    for name, rule in rules(rendered):
+        assert rule["verbs"] == sorted(rule["verbs"]), name
+        assert rule["resources"] == sorted(rule["resources"]), name
+
+
+def test_services_are_ipv6_only(rendered: Objects) -> None:
+    for service in of_kind(rendered, "Service"):
+        assert service["spec"]["ipFamilies"] == ["IPv6"]
+        assert service["spec"]["ipFamilyPolicy"] == "SingleStack"
+
+
+def test_definitions_are_upgraded_with_the_chart_and_kept_without_it(rendered: Objects) -> None:
+    definitions = of_kind(rendered, "CustomResourceDefinition")
+    assert {item["spec"]["names"]["kind"] for item in definitions} >= {"Allocation", "Asset", "ProxyMapping"}
+    for item in definitions:
+        assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_definitions_of_the_chart_are_those_of_the_source(rendered: Objects) -> None:
+    source = {path.name: yaml.safe_load(path.read_text())["spec"] for path in (ROOT / "crds").glob("*.yaml")}
+    assert len(source) == 3
+    for item in of_kind(rendered, "CustomResourceDefinition"):
+        assert item["spec"] == source[f"{item['spec']['names']['plural']}.yaml"]
+
+
+def test_keys_outlive_the_release(rendered: Objects) -> None:
+    secrets = of_kind(rendered, "Secret")
+    assert secrets
+    for secret in secrets:
+        assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("agent.plotk=20", "plotk"),
+        ("agent.plotK=17", "plotK"),
+        ("ledger.proofs=fast", "proofs"),
+        ("agent.sharing.privacyLevel=Secret", "privacyLevel"),
+        ("operator.replicas=0", "replicas"),
+        ("agent.reservedMemory=lots", "reservedMemory"),
+        ("image.tagg=x", "tagg"),
+        ("logLevel=debug", "logLevel"),
+    ],
+)
+def test_the_schema_refuses_typos_and_names_the_value(value: str, names: str) -> None:
+    done = helm_template(value)
+    assert done.returncode != 0
+    assert names in done.stderr
+
+
+def test_every_value_is_in_the_schema_with_a_description() -> None:
+    import json
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def walk(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
+        for key, value in values.items():
+            assert key in node["properties"], f"{path}{key}"
+            child = node["properties"][key]
+            assert child.get("description"), f"{path}{key} has no description"
+            if isinstance(value, dict) and "properties" in child:
+                walk(value, child, f"{path}{key}.")
+
+    walk(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")
+
+
+def test_definitions_can_be_left_out() -> None:
+    done = helm_template("crds.enabled=false")
+    assert done.returncode == 0
+    assert "CustomResourceDefinition" not in done.stdout
+
+
+def test_a_pool_outside_the_state_directory_gets_its_own_mount() -> None:
+    done = helm_template("agent.poolPath=/srv/pool")
+    daemon = next(item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "DaemonSet")
+    mounts = {mount["mountPath"] for mount in daemon["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert {"/srv/pool", "/var/lib/hypermesh"} <= mounts
+
+
+def test_helm_lint_is_clean(tmp_path: Path) -> None:
+    done = subprocess.run([str(HELM), "lint", "--strict", str(CHART)], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
