@@ -8,6 +8,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
+
 from hypermesh.addressing import AddressType, asset_address
 from kubectl_hypermesh.commands import access, assets, check, proxy, status
 from kubectl_hypermesh.complete import candidates

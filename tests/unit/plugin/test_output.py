@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 import yaml
+
 from kubectl_hypermesh.output import age, condition, quantities, structured, table
 
 NOW = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
