@@ -60,7 +60,7 @@ def event_body(
     copied = {key: metadata[key] for key in ("namespace", "uid", "resourceVersion") if metadata.get(key)}
     return {
         "metadata": {
-            "generateName": f"{metadata['name'][:200]}.",
+            "name": f"{metadata['name'][:200]}.{time.time_ns():x}",  # as client-go names them
             "namespace": metadata.get("namespace") or "default",
         },
         "eventTime": micro_time(),
