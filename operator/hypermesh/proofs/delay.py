@@ -3,8 +3,10 @@
 x is the generator form (2, 1, …) of discriminant D = f(c); y = x^(2^iterations) takes that many sequential
 squarings, and π lets anybody check y in milliseconds. `TimeProof.output` is y | π, 100 bytes each.
 
-Forms travel compressed (BQFC). chiavdf accepts any tail after the flag of a special form (identity, generator);
-an honest y or π is neither, so special forms are refused: each form then has exactly one encoding.
+Forms travel compressed (BQFC). chiavdf's verification alone also takes unreduced forms and any tail after the flag
+of a special form (identity, generator). Here only the one canonical encoding passes: forms are deserialized
+strictly first, and special ones, which no honest y or π is, are refused. So y, and with it the time ticket, is
+unique for a challenge.
 
 Source: Wesolowski, "Efficient verifiable delay functions" (2018/623); chiavdf's bqfc.h.
 """
@@ -38,6 +40,8 @@ def verify_time(c: bytes, proof: proofs_pb2.TimeProof, params: proofs_pb2.ProofP
 
     discriminant = chiavdf.create_discriminant(time_seed(c), params.vdf_discriminant_bits)
     try:
+        for form in (output, witness):
+            chiavdf.bqfc_deserialize(discriminant, form, strict=True)
         valid = chiavdf.verify_wesolowski(discriminant, GENERATOR, output, witness, proof.iterations)
     except (RuntimeError, ValueError) as error:
         raise ProofRefused(_TIME, "time proof's bytes are no forms of the challenge's class group") from error
