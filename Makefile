@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 NODES ?= 1
 CLUSTER ?= embedded
 
-include hack/cluster.mk
+-include hack/cluster.mk
 include hack/image.mk
 
 ## ---- The two commands ----
@@ -37,10 +37,6 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml hack/protos.py hack/venv.sh
 
 .PHONY: venv
 venv: $(VENV)/.ready ## Python environment with everything pinned
-
-.PHONY: liboqs
-liboqs: ## Native post-quantum library (built once)
-	@python3 hack/liboqs/build.py
 
 .PHONY: lock
 lock: venv ## Resolve pyproject.toml into the two lock files again
@@ -98,4 +94,4 @@ clean: demo-clean ## Also the build outputs of this checkout (the shared cache s
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^## ----/ {gsub(/## |-/, ""); printf "\n%s\n", $$0} /^[a-z0-9%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## ----/ {gsub(/^## -+ | -+$$/, ""); printf "\n%s\n", $$0} /^[a-z0-9%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -49,7 +49,7 @@ class Target:
         story.run("native library", [sys.executable, str(self.root / "hack" / "liboqs" / "build.py")])
 
     def _image(self, story: Story) -> Path:
-        story.run("build the image", [sys.executable, str(self.root / "hack" / "image" / "build.py")], stream=True)
+        story.run("build the image", [sys.executable, str(self.root / "hack" / "image")], stream=True)
         return self.root / "build" / "image" / "hypermesh.tar"
 
 
@@ -84,7 +84,14 @@ class Embedded(Target):
         return ["--set", "image.pullPolicy=Never"]
 
     def open_route(self, story: Story) -> None:
-        story.run("route the federation's prefix to the cluster", [*self.cluster, "route"], env=self.env)
+        """A route to the cluster's /64 through the first node; it goes away with the cluster's link."""
+        prefix = story.output(
+            ["kubectl", "-n", NAMESPACE, "get", "configmap", "hypermesh-trust", "-o", "jsonpath={.data.prefix}"],
+            env=self.env,
+        )
+        path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"
+        node = story.output(["kubectl", "get", "node", "node-1", "-o", path], env=self.env)
+        story.run(f"route {prefix} to the cluster", ["ip", "-6", "route", "replace", prefix, "via", node])
 
     def goodbye(self) -> str:
         return "The cluster is still up: export KUBECONFIG=$(make kubeconfig). Remove it with: make demo-clean"
