@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hypermesh.quantities import parse
+
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "hypermesh-system"
 T = TypeVar("T")
@@ -106,14 +108,21 @@ class Mesh:
         return dict(json.loads(text))
 
 
-def allocation(name: str, kind: str, amount: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
+RESOURCES = {"cpu": "cores", "memory": "memory", "storage": "storage", "gpu": "gpuMemory"}
+
+
+def amount(kind: str, quantities: dict[str, Any]) -> int:
+    """Base units (millicores, bytes) of a status map such as `granted` or `capacity`."""
+    return parse(RESOURCES[kind], quantities[RESOURCES[kind]])
+
+
+def allocation(name: str, kind: str, quantity: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
     """An Allocation manifest."""
-    field = {"cpu": "cores", "memory": "memory", "storage": "storage", "gpu": "gpuMemory"}[kind]
     return {
         "apiVersion": "hypermesh.online/v1alpha1",
         "kind": "Allocation",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"type": kind, "resources": {field: amount}, **spec},
+        "spec": {"type": kind, "resources": {RESOURCES[kind]: quantity}, **spec},
     }
 
 

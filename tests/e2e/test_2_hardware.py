@@ -7,9 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from hypermesh.quantities import parse_amount
-
-from .support import Mesh, is_true, run
+from .support import Mesh, amount, is_true, run
 
 
 def only(mesh: Mesh, kind: str) -> list[dict[str, object]]:
@@ -17,7 +15,7 @@ def only(mesh: Mesh, kind: str) -> list[dict[str, object]]:
 
 
 def total(mesh: Mesh, kind: str, field: str = "capacity") -> int:
-    return sum(parse_amount(kind, asset["status"][field]) for asset in only(mesh, kind))  # type: ignore[index, arg-type]
+    return sum(amount(kind, asset["status"][field]) for asset in only(mesh, kind))  # type: ignore[index, arg-type]
 
 
 def test_cpu_memory_and_storage_are_listed_and_ready(mesh: Mesh) -> None:

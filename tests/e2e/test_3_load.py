@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypermesh.quantities import parse_amount
-
-from .support import Mesh, allocation, condition, eventually, is_true
+from .support import Mesh, allocation, amount, condition, eventually, is_true
 
 NAMESPACE = "load"
 FITTING, TOO_LARGE = 480, 20
@@ -45,7 +43,7 @@ def test_none_lost_none_over_reserved(mesh: Mesh, namespace: str) -> None:
     addresses = {item["status"]["proxyAddress"] for item in ready}  # type: ignore[index]
     assert len(addresses) == FITTING
 
-    granted = sum(parse_amount("memory", item["status"]["granted"]) for item in ready)  # type: ignore[index]
+    granted = sum(amount("memory", item["status"]["granted"]) for item in ready)  # type: ignore[index]
     state = mesh.ledger()
     memory_assets = [asset for asset in state["assets"] if asset["type"] == "memory"]
     others = [

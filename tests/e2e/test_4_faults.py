@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypermesh.quantities import parse_amount
-
-from .support import NAMESPACE, Mesh, allocation, eventually, is_true, run
+from .support import NAMESPACE, Mesh, allocation, amount, eventually, is_true, run
 
 LOAD = 100
 MOMENTS = 10
@@ -78,7 +76,7 @@ def test_everything_converges(mesh: Mesh, namespace: str, victim: str) -> None:
     assert len(active) == LOAD
     assert len({entry["address"] for entry in active}) == LOAD
     assert {item["status"]["proxyAddress"] for item in items} == {entry["address"] for entry in active}  # type: ignore[index]
-    assert sum(parse_amount("memory", item["status"]["granted"]) for item in items) == LOAD << 20  # type: ignore[index]
+    assert sum(amount("memory", item["status"]["granted"]) for item in items) == LOAD << 20  # type: ignore[index]
     for asset in state["assets"]:
         held = sum(
             a["amount"] for a in state["allocations"] if a["state"] == "ACTIVE" and a["assetID"] == asset["assetID"]

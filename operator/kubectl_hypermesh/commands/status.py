@@ -6,15 +6,14 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from hypermesh.quantities import format_amount, parse_amount
-
+from hypermesh.quantities import parse, render_short
 from hypermesh_clients.kube import Kube, NotFound
 from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, CONFIG_MAPS, PROXY_MAPPINGS
 from kubectl_hypermesh.options import Options
 from kubectl_hypermesh.output import condition, is_structured, structured, table
 from kubectl_hypermesh.workloads import WORKLOADS, readiness
 
-TYPES = ("cpu", "gpu", "memory", "storage")
+RESOURCES = {"cpu": "cores", "gpu": "gpuMemory", "memory": "memory", "storage": "storage"}
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Counts and sums; amounts are summed in base units and shown as quantities."""
     hardware = {}
-    for kind in TYPES:
+    for kind, resource in RESOURCES.items():
         of_kind = [asset for asset in assets if asset["spec"]["type"] == kind]
         if not of_kind:
             continue
@@ -39,8 +38,9 @@ def summarize(
             "assets": len(of_kind),
             "ready": sum(condition(asset, "Ready")["status"] == "True" for asset in of_kind),
             **{
-                part: format_amount(
-                    kind, sum(parse_amount(kind, asset.get("status", {}).get(part)) for asset in of_kind)
+                part: render_short(
+                    resource,
+                    sum(parse(resource, asset.get("status", {}).get(part, {}).get(resource, 0)) for asset in of_kind),
                 )
                 for part in ("capacity", "allocated", "free")
             },
