@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hypermesh.quantities import parse
+from hypermesh.resources import RESOURCE_OF_TYPE
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "hypermesh-system"
@@ -108,12 +109,9 @@ class Mesh:
         return dict(json.loads(text))
 
 
-RESOURCES = {"cpu": "cores", "memory": "memory", "storage": "storage", "gpu": "gpuMemory"}
-
-
 def amount(kind: str, quantities: dict[str, Any]) -> int:
     """Base units (millicores, bytes) of a status map such as `granted` or `capacity`."""
-    return parse(RESOURCES[kind], quantities[RESOURCES[kind]])
+    return parse(RESOURCE_OF_TYPE[kind], quantities[RESOURCE_OF_TYPE[kind]])
 
 
 def allocation(name: str, kind: str, quantity: str, namespace: str = "default", **spec: Any) -> dict[str, Any]:
@@ -122,7 +120,7 @@ def allocation(name: str, kind: str, quantity: str, namespace: str = "default", 
         "apiVersion": "hypermesh.online/v1alpha1",
         "kind": "Allocation",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"type": kind, "resources": {RESOURCES[kind]: quantity}, **spec},
+        "spec": {"type": kind, "resources": {RESOURCE_OF_TYPE[kind]: quantity}, **spec},
     }
 
 

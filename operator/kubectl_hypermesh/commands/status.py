@@ -7,13 +7,12 @@ from collections import Counter
 from typing import Any
 
 from hypermesh.quantities import parse, render_short
+from hypermesh.resources import RESOURCE_OF_TYPE
 from hypermesh_clients.kube import Kube, NotFound
 from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, CONFIG_MAPS, PROXY_MAPPINGS
 from kubectl_hypermesh.options import Options
 from kubectl_hypermesh.output import condition, is_structured, structured, table
 from kubectl_hypermesh.workloads import WORKLOADS, readiness
-
-RESOURCES = {"cpu": "cores", "gpu": "gpuMemory", "memory": "memory", "storage": "storage"}
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -30,7 +29,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Counts and sums; amounts are summed in base units and shown as quantities."""
     hardware = {}
-    for kind, resource in RESOURCES.items():
+    for kind, resource in RESOURCE_OF_TYPE.items():
         of_kind = [asset for asset in assets if asset["spec"]["type"] == kind]
         if not of_kind:
             continue
