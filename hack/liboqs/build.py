@@ -139,7 +139,7 @@ def compile_library(sources: Path, work: Path, prefix: Path) -> None:
     run([*compile_and_link, *shim, *whole, *LINK_OPTIONS, "-o", library], "linking liboqs.so")
 
 
-def build(prefix: Path, scratch: Path, key: str) -> None:
+def build(prefix: Path, scratch: Path, key: str, compiler: str) -> None:
     """Build under `scratch`, then rename the complete result to `prefix`: it exists whole or not at all."""
     since = time.monotonic()
     scratch.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,8 @@ def build(prefix: Path, scratch: Path, key: str) -> None:
         compile_library(sources, work, staged)
         say(3, "writing the manifest", since)
         shutil.copy(sources / "LICENSE.txt", staged / "LICENSE.txt")
-        manifest = {"key": key, "algorithms": ALGORITHMS, "options": CMAKE_OPTIONS}
+        made_by = {"compiler": compiler, "machine": platform.machine()}
+        manifest = {"key": key, **made_by, "algorithms": ALGORITHMS, "options": CMAKE_OPTIONS}
         (staged / "BUILD.json").write_text(json.dumps(manifest, indent=2) + "\n")
         prefix.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(prefix)
@@ -179,20 +180,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Build into the cache and link `build/liboqs`, or with --prefix install into one folder (images)."""
     parser = argparse.ArgumentParser(description="Build liboqs with only Falcon-1024 and ML-KEM-1024.")
     parser.add_argument("--prefix", type=Path, help="install here, without cache and link; must not exist")
+    parser.add_argument("--locate", action="store_true", help="print where the cache keeps it; build nothing")
     arguments = parser.parse_args(argv)
     try:
-        install_missing_tools()
+        if not arguments.locate:
+            install_missing_tools()
         compiler = run(["cc", "--version"], "asking the compiler's version").splitlines()[0]
         inputs = [HERE / "build.py", HERE / "Cargo.toml", HERE / "Cargo.lock", *(HERE / "shim").iterdir()]
         key = build_key(inputs, compiler, platform.machine())
         if arguments.prefix:
-            build(arguments.prefix.absolute(), arguments.prefix.absolute().parent, key)
+            build(arguments.prefix.absolute(), arguments.prefix.absolute().parent, key, compiler)
             return 0
         cache = cache_root()
         installed = cache / f"liboqs-{key}"
+        if arguments.locate:
+            print(installed)
+            return 0
         with locked(cache / "liboqs.lock"):
             if not installed.exists():
-                build(installed, cache, key)
+                build(installed, cache, key, compiler)
         point(CHECKOUT / "build" / "liboqs", installed)
         print(f"liboqs: {CHECKOUT / 'build' / 'liboqs'} -> {installed}")
     except BuildError as error:

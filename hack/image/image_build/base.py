@@ -1,0 +1,100 @@
+"""The base image: pulled where its registry can be reached, else bootstrapped from Debian packages, same name.
+
+A bootstrapped base carries no package sources and no resolver of this machine: a build gets the sources as a
+secret. The root file system is kept in the user's cache, so that it is made once a machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from image_build.engines import Engine
+from image_build.errors import ImageError, install_debian, output
+
+NAME = "docker.io/library/debian:bookworm-slim"
+SUITE = "bookworm"
+BOOTSTRAP_SECONDS = 1800
+# As Debian's own slim images: no documentation but licences.
+SLIM_RULES = """path-exclude /usr/share/doc/*
+path-include /usr/share/doc/*/copyright
+path-exclude /usr/share/man/*
+path-exclude /usr/share/locale/*
+path-exclude /usr/share/info/*
+path-exclude /usr/share/lintian/*
+"""
+EMPTIED = ("var/lib/apt/lists", "var/cache/apt", "var/cache/debconf", "var/log", "usr/share/man", "usr/share/locale")
+BLANKED = ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "etc/apt/sources.list")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base image in the engine's store, and the package sources a build on it needs (None: it has its own)."""
+
+    image_id: str
+    apt_sources: Path | None
+
+
+def ensure(engine: Engine, cache: Path) -> Base:
+    """Have the base in the engine's store: there already, else pulled, else bootstrapped."""
+    made = cache / "image-base" / SUITE
+    image_id = engine.image_id(NAME)
+    if image_id is None and engine.pull(NAME):
+        image_id = engine.image_id(NAME)
+    if image_id is None:
+        image_id = _bootstrapped(engine, made)
+        (made / f"{engine.program}.id").write_text(image_id)
+    ours = made / f"{engine.program}.id"
+    is_ours = ours.exists() and ours.read_text() == image_id
+    return Base(image_id, made / "sources.list" if is_ours else None)
+
+
+def _bootstrapped(engine: Engine, made: Path) -> str:
+    root_tar = made / "root.tar"
+    if not root_tar.exists():
+        print(f"image: {NAME} can't be pulled; bootstrapping it from Debian packages (about a minute)", flush=True)
+        if shutil.which("debootstrap") is None:
+            install_debian("debootstrap", f"making {NAME}")
+        made.mkdir(parents=True, exist_ok=True)
+        _make_root(made)
+    engine.import_base(root_tar, NAME)
+    image_id = engine.image_id(NAME)
+    if image_id is None:
+        raise ImageError(f"{engine.program} imported {NAME} but doesn't list it; run `{engine.program} images`")
+    return image_id
+
+
+def _make_root(made: Path) -> None:
+    """Leave `root.tar` and the `sources.list` it was made from in `made`; the tar appears last and whole."""
+    sources = host_sources(output(["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)"]))
+    mirror = [line.split()[1] for line in sources if line.split()[2] == SUITE][:1]
+    with tempfile.TemporaryDirectory(dir=made) as folder:
+        root = Path(folder) / "root"
+        output(["debootstrap", "--variant=minbase", SUITE, root, *mirror], BOOTSTRAP_SECONDS)
+        sources = sources or (root / "etc/apt/sources.list").read_text().splitlines()
+        _slim(root)
+        output(["tar", "--sort=name", "--numeric-owner", "-C", root, "-cf", f"{folder}/root.tar", "."], 300)
+        (made / "sources.list").write_text("\n".join(sources) + "\n")
+        Path(folder, "root.tar").rename(made / "root.tar")
+
+
+def host_sources(targets: str) -> list[str]:
+    """This machine's own sources of the suite, one-line style, from `apt-get indextargets` (URI codename component)."""
+    rows = {tuple(line.split()) for line in targets.splitlines() if len(line.split()) == 3}
+    wanted = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
+    debian = [row for row in sorted(rows) if row[1] in wanted and row[2] == "main"]
+    return [f"deb {uri} {codename} {component}" for uri, codename, component in debian]
+
+
+def _slim(root: Path) -> None:
+    for name in EMPTIED:
+        for entry in (root / name).glob("*"):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for name in BLANKED:
+        (root / name).write_text("")
+    for entry in (root / "usr/share/doc").glob("*/*"):
+        if entry.name != "copyright" and not entry.is_dir():
+            entry.unlink()
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(SLIM_RULES)
