@@ -1,0 +1,39 @@
+"""What is to be enforced, and what can go wrong doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypermesh.v1 import ledger_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A verified reservation. id: 32 bytes; type: AssetType number; amount in base units (bytes or millicores)."""
+
+    id: bytes
+    type: int
+    amount: int
+
+    @property
+    def name(self) -> str:
+        """File and cgroup name: 64 hex digits."""
+        return self.id.hex()
+
+    @property
+    def addressable(self) -> bool:
+        """Whether Read and Write have bytes to work on."""
+        return self.type in (ledger_pb2.ASSET_TYPE_MEMORY, ledger_pb2.ASSET_TYPE_STORAGE)
+
+
+class EnforcementFailed(Exception):
+    """A reservation could not be made real; nothing half-made is left. reason is CamelCase, for the condition."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def is_name(text: str) -> bool:
+    """Whether a file or cgroup carries the name of a grant."""
+    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
