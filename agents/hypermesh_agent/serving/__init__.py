@@ -1,0 +1,1 @@
+"""The resource service: what answers at this node's proxy addresses."""
