@@ -6,21 +6,16 @@ shared between threads: one event loop reads and writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from hypermesh import operations
+from hypermesh.resources import ASSET_TYPES
 from hypermesh.v1 import ledger_pb2
 
 from .hardware import Hardware, Json, Kind
 
-ASSET_TYPES: Final[Mapping[Kind, ledger_pb2.AssetType]] = {
-    Kind.CPU: ledger_pb2.ASSET_TYPE_CPU,
-    Kind.GPU: ledger_pb2.ASSET_TYPE_GPU,
-    Kind.MEMORY: ledger_pb2.ASSET_TYPE_MEMORY,
-    Kind.STORAGE: ledger_pb2.ASSET_TYPE_STORAGE,
-}
 NAME_DIGITS: Final = 8
 
 

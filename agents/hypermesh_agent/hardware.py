@@ -76,7 +76,7 @@ class Inventory:
 
 
 def hardware_id(*parts: str) -> str:
-    """A stable, printable identity of at most 128 characters: unsafe characters become '_', long text ends in its hash."""
+    """A stable, printable identity of at most 128 characters; what had to be changed or cut ends in its hash."""
     text = ":".join(part.strip() for part in parts)
     safe = "".join(char if char in _HARDWARE_ID_SAFE else "_" for char in text)
     if safe == text and len(safe) <= HARDWARE_ID_LENGTH:

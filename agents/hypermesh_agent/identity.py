@@ -1,7 +1,7 @@
 """Who this node is: its Falcon key, made here and never leaving, and what TrustChain certified about it.
 
     $HYPERMESH_STATE/keys/local   32 random bytes, this node's half of the wrapping key
-    Secret hypermesh-agent-kek    32 random bytes, the cluster's half; the first agent that finds it empty fills it
+    Secret hypermesh-agent-kek    32 random bytes, the cluster's half, made at installation
     $HYPERMESH_STATE/keys/node    the key pair, AES-256-GCM under both halves (hypermesh.keyfile)
 
 A copied disk or a copied Secret alone opens nothing. A key file that does not open is never overwritten: the node would
@@ -21,12 +21,10 @@ from typing import Final
 from hypermesh import addressing, falcon, keyfile
 from hypermesh.v1 import trust_pb2
 from hypermesh_clients.kube import Kube
-from hypermesh_clients.kube_errors import Conflict
 from hypermesh_clients.kube_resources import SECRETS
 
 KEK_SECRET: Final = "hypermesh-agent-kek"  # noqa: S105 - the name of a Secret
 KEK_ENTRY: Final = "kek"
-_ATTEMPTS: Final = 20
 
 
 class IdentityError(Exception):
@@ -35,7 +33,7 @@ class IdentityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """name: Kubernetes node; ip: its address for peers; key_id: 32 bytes; federation: 5 bytes; prefix: the node's /88."""
+    """name: Kubernetes node; ip: its address for peers; key_id: 32 bytes; federation: 5; prefix: the node's /88."""
 
     name: str
     ip: str
@@ -49,9 +47,7 @@ class NodeIdentity:
     prefix: IPv6Network
 
     @classmethod
-    def certified(
-        cls, name: str, ip: str, keypair: falcon.KeyPair, certificate: trust_pb2.Certificate
-    ) -> NodeIdentity:
+    def certified(cls, name: str, ip: str, keypair: falcon.KeyPair, certificate: trust_pb2.Certificate) -> NodeIdentity:
         """From a certificate that was verified already. Raises IdentityError when it is for another key."""
         body = trust_pb2.CertificateBody.FromString(certificate.body)
         if body.subject_key != keypair.public:
@@ -81,19 +77,9 @@ class TlsIdentity:
 
 
 async def cluster_half(kube: Kube, namespace: str) -> bytes:
-    """The cluster's half of the wrapping key; fills the empty Secret once. Raises IdentityError, KubeError."""
-    for _ in range(_ATTEMPTS):
-        secret = await kube.get(SECRETS, KEK_SECRET, namespace)
-        if held := (secret.get("data") or {}).get(KEK_ENTRY):
-            return _decoded(held, namespace)
-        fresh = base64.b64encode(secrets.token_bytes(keyfile.SECRET_BYTES)).decode()
-        version = secret["metadata"]["resourceVersion"]
-        patch = {"metadata": {"resourceVersion": version}, "data": {KEK_ENTRY: fresh}}
-        try:
-            await kube.merge_patch(SECRETS, KEK_SECRET, patch, namespace, field_manager="hypermesh-agent")
-        except Conflict:
-            continue  # another node's agent was first: its half is ours too
-    raise IdentityError(f"Secret {namespace}/{KEK_SECRET} changes all the time; find out who writes it")
+    """The cluster's half of the wrapping key. Raises IdentityError, KubeError."""
+    secret = await kube.get(SECRETS, KEK_SECRET, namespace)
+    return _decoded((secret.get("data") or {}).get(KEK_ENTRY, ""), namespace)
 
 
 def _decoded(text: str, namespace: str) -> bytes:
@@ -103,8 +89,8 @@ def _decoded(text: str, namespace: str) -> bytes:
         half = b""
     if len(half) < keyfile.SECRET_BYTES:
         raise IdentityError(
-            f"Secret {namespace}/{KEK_SECRET}: {KEK_ENTRY} is not {keyfile.SECRET_BYTES} bytes in base64; restore it from "
-            "a backup, or, if no node enrolled yet, remove the entry and let an agent make it"
+            f"Secret {namespace}/{KEK_SECRET}: {KEK_ENTRY} is not {keyfile.SECRET_BYTES} bytes in base64; restore it "
+            "from a backup, or, if no node ever enrolled, put 32 random bytes there"
         )
     return half
 
@@ -112,7 +98,7 @@ def _decoded(text: str, namespace: str) -> bytes:
 def node_key(directory: Path, half: bytes) -> falcon.KeyPair:
     """The node's key, made at the first start. Raises IdentityError when it is there but does not open."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    local = _local_half(directory)
+    local = local_half(directory)
     path = directory / "node"
     try:
         kek = keyfile.derive_kek(local, half)
@@ -125,14 +111,15 @@ def node_key(directory: Path, half: bytes) -> falcon.KeyPair:
     return pair
 
 
-def _local_half(directory: Path) -> bytes:
+def local_half(directory: Path) -> bytes:
+    """This node's half of the wrapping key, made at the first start. Raises IdentityError when it got lost."""
     path = directory / "local"
     if path.exists():
         return path.read_bytes()
     if (directory / "node").exists():
         raise IdentityError(
-            f"{path} is missing but the key file beside it exists: restore it from a backup, or delete both to enrol as a "
-            "new node"
+            f"{path} is missing but the key file beside it exists: restore it from a backup, or delete both to "
+            "enrol as a new node"
         )
     half = secrets.token_bytes(keyfile.SECRET_BYTES)
     write_durably(path, half)

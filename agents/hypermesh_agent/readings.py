@@ -30,7 +30,7 @@ class Tree:
     def text(self, path: str) -> str | None:
         """Content without surrounding white space; at most 4 MiB are read; bytes that are no UTF-8 are replaced."""
         try:
-            with open(self._root + path, "rb", buffering=0) as file:
+            with open(self._root + path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of files a survey
                 chunks, left = [], FILE_BYTES
                 while left > 0 and (chunk := file.read(left)):
                     chunks.append(chunk)
@@ -45,7 +45,7 @@ class Tree:
     def names(self, path: str) -> list[str]:
         """Names in a directory, sorted; empty when there is none."""
         try:
-            return sorted(os.listdir(self._root + path))
+            return sorted(os.listdir(self._root + path))  # noqa: PTH208 - names, not paths
         except (OSError, ValueError):
             return []
 
@@ -90,7 +90,9 @@ def cpu_list(text: str) -> tuple[int, ...]:
             used_text, _, group_text = stride.partition("/")
             used, group = integer(used_text) or 0, integer(group_text) or 0
         if first is None or last is None or not 0 <= first <= last <= HIGHEST_CPU or not 1 <= used <= group:
-            raise Unreadable(f"CPU list {part[:40]!r} is not of the form first-last[:used/group] with CPUs 0-{HIGHEST_CPU}")
+            raise Unreadable(
+                f"CPU list {part[:40]!r} is not of the form first-last[:used/group] with CPUs 0-{HIGHEST_CPU}"
+            )
         cpus.update(cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
     return tuple(sorted(cpus))
 

@@ -126,15 +126,15 @@ def _kind(tree: Tree, name: str, vendor: str, properties: Mapping[str, str]) -> 
     return "HDD" if tree.integer(f"/sys/block/{name}/queue/rotational") == 1 else "SSD"
 
 
-def _identity(
-    tree: Tree, name: str, properties: Mapping[str, str], serial: str, model: str, backing: str
-) -> str:
+def _identity(tree: Tree, name: str, properties: Mapping[str, str], serial: str, model: str, backing: str) -> str:
     """World-wide name, else model and serial, else the place; a loop device is its backing file and offset."""
     base = f"/sys/block/{name}"
     if backing:
         offset = tree.integer(f"{base}/loop/offset") or 0
         return hardware_id("loop", backing.removesuffix(" (deleted)"), *([str(offset)] if offset else []))
-    world_wide = tree.text(f"{base}/wwid") or tree.text(f"{base}/device/wwid") or properties.get("ID_WWN_WITH_EXTENSION")
+    world_wide = (
+        tree.text(f"{base}/wwid") or tree.text(f"{base}/device/wwid") or properties.get("ID_WWN_WITH_EXTENSION")
+    )
     if world_wide := printable(world_wide or properties.get("ID_WWN", "")):
         return hardware_id("wwn", world_wide)
     if serial:
@@ -143,7 +143,7 @@ def _identity(
 
 
 def _place(tree: Tree, name: str) -> str:
-    """Where the device hangs: its sysfs path without the kernel's own name, which changes with the order of discovery."""
+    """Where the device hangs: its sysfs path without the kernel's own name, which depends on the order."""
     real = tree.real(f"/sys/block/{name}")
     if real is None or "/virtual/" in real:
         return name

@@ -1,8 +1,8 @@
 """Limits that control groups already put on this machine's work, cgroup v2 and v1.
 
-A machine can itself be a container or a slice of one (a kind node, a local cluster's node, a virtual private server): then
-its CPUs and memory are what the group of its first process may use, whatever /proc says. The limits of all groups from
-there to the root are combined. `../` at the head of a path in /proc/1/cgroup (cgroup_namespaces(7)) means a group
+A machine can itself be a container or a slice of one (a kind node, a local cluster's node, a virtual private server):
+then its CPUs and memory are what the group of its first process may use, whatever /proc says. The limits of all groups
+from there to the root are combined. `../` at the head of a path in /proc/1/cgroup (cgroup_namespaces(7)) means a group
 above the reader's own namespace; those levels are invisible, the visible rest still counts.
 """
 

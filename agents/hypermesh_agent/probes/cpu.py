@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
+from hypermesh.quantities import render
+
 from ..hardware import Hardware, Json, Kind, hardware_id, printable
 from ..readings import Tree, cpu_list, cpu_list_text, fields, integer
 from ..reserves import NOTHING, Reserve, spread
@@ -19,6 +21,7 @@ from .cgroups import Limits
 from .numa import CPUS, NumaNode
 
 FLAGS: Final = 512
+
 
 def probe(tree: Tree, machine: str, limits: Limits, reserve: Reserve = NOTHING) -> tuple[Hardware, ...]:
     """One Hardware for each NUMA node with usable CPUs. Raises Unreadable when the kernel's lists make no sense."""
@@ -83,7 +86,7 @@ def _detail(
     if governor := ",".join(sorted(filter(None, governors))):
         detail["governor"] = printable(governor, 64)
     if limits.millicores is not None:
-        detail["cgroupLimit"] = limits.millicores
+        detail["cgroupLimit"] = render("cores", limits.millicores)
     return detail
 
 

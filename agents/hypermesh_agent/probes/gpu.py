@@ -1,7 +1,7 @@
 """GPUs: one Asset for each GPU, or for each MIG device of a split one.
 
 Unit: bytes of device memory. NVIDIA GPUs are known by NVML; others by OpenCL, where pyopencl is installed. A GPU that
-both show is one Asset, with OpenCL's facts added (matched by PCI address, else by name and order). OpenCL devices that
+both show is one Asset, with OpenCL's facts added (matched by PCI address, else by name). OpenCL devices that
 are no GPUs (a CPU runtime) are not published: the CPU has its own Asset.
 """
 
@@ -11,8 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from hypermesh.quantities import render
+
 from ..hardware import Hardware, Json, Kind, Unreadable, hardware_id, printable
 
+OPENCL_DEVICE: Final = "openclDevice"
+"""Attribute: the name under which the provers find the device."""
 _NVIDIA: Final = "nvidia"
 
 
@@ -51,11 +55,15 @@ def _section(document: Any, name: str) -> Mapping[str, Any]:
 
 def _nvidia(device: Mapping[str, Any], nvml: Mapping[str, Any], opencl: Mapping[str, Any] | None) -> Hardware:
     memory = _amount(device["memory"])
-    detail: dict[str, Json] = {"vendor": "NVIDIA", "memory": memory, "health": printable(device["health"], 1024)}
+    detail: dict[str, Json] = {
+        "vendor": "NVIDIA",
+        "memory": render("gpuMemory", memory),
+        "health": printable(device["health"], 1024),
+    }
     texts = {
         "model": (device["name"], 253),
         "uuid": (device["uuid"], 128),
-        "pciAddress": (device["pci"].lower(), 64),
+        "pciAddress": (device["pci"], 64),
         "driverVersion": (nvml["driver"], 128),
         "cudaVersion": (nvml["cuda"], 64),
     }
@@ -68,7 +76,8 @@ def _nvidia(device: Mapping[str, Any], nvml: Mapping[str, Any], opencl: Mapping[
         detail["mig"] = {"enabled": True, "parentUUID": printable(device["parent"], 128), **profile}
     if opencl is not None:
         detail["openCL"] = _opencl(opencl)
-    return Hardware(Kind.GPU, hardware_id(device["uuid"]), memory, memory, detail)
+    attributes = {OPENCL_DEVICE: printable(opencl["id"], 1024)} if opencl is not None else {}
+    return Hardware(Kind.GPU, hardware_id(device["uuid"]), memory, memory, detail, attributes=attributes)
 
 
 def _other(device: Mapping[str, Any], index: int) -> Hardware:
@@ -77,7 +86,7 @@ def _other(device: Mapping[str, Any], index: int) -> Hardware:
     detail: dict[str, Json] = {
         "vendor": printable(device["vendor"]),
         "model": printable(device["name"]),
-        "memory": memory,
+        "memory": render("gpuMemory", memory),
         "driverVersion": printable(device["driver"], 128),
         "computeUnits": _amount(device["computeUnits"]),
         "openCL": _opencl(device),
@@ -85,7 +94,10 @@ def _other(device: Mapping[str, Any], index: int) -> Hardware:
     }
     if device["pci"]:
         detail["pciAddress"] = printable(device["pci"], 64)
-    return Hardware(Kind.GPU, hardware_id("opencl", device["vendor"], device["name"], place), memory, memory, detail)
+    identity = hardware_id("opencl", device["vendor"], device["name"], place)
+    return Hardware(
+        Kind.GPU, identity, memory, memory, detail, attributes={OPENCL_DEVICE: printable(device["id"], 1024)}
+    )
 
 
 def _opencl(device: Mapping[str, Any]) -> dict[str, Json]:
@@ -98,18 +110,12 @@ def _opencl(device: Mapping[str, Any]) -> dict[str, Json]:
 
 def _take(shown: list[dict[str, Any]], device: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Removes and returns OpenCL's view of an NVIDIA device."""
-    address = _short(device.get("pci", ""))
-    for index, other in enumerate(shown):
-        if _NVIDIA not in other["vendor"].lower():
-            continue
-        if _short(other["pci"]) == address or (not other["pci"] and other["name"] == device.get("name")):
-            return shown.pop(index)
-    return None
-
-
-def _short(address: str) -> str:
-    """`bus:device.function`: drivers write the domain with four or eight digits, or leave it out."""
-    return ":".join(address.lower().split(":")[-2:])
+    ours = [other for other in shown if _NVIDIA in other["vendor"].lower()]
+    found = next((other for other in ours if other["pci"] and other["pci"] == device["pci"]), None)
+    found = found or next((other for other in ours if other["name"] == device["name"]), None)
+    if found is not None:
+        shown.remove(found)
+    return found
 
 
 def _amount(value: Any) -> int:

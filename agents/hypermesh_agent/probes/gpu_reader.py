@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
+
+from ..proofs import opencl
 
 # NVML return codes (nvml.h) that mean "no NVIDIA GPU can be here", not "it is broken".
 _ABSENT = frozenset({9, 12})  # DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND
+_OPENCL_GPU = 1 << 2  # CL_DEVICE_TYPE_GPU
 _UNCORRECTED, _VOLATILE = 1, 0  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC
 
 
@@ -51,11 +56,11 @@ def _nvml_devices(nvml: Any, handle: Any) -> list[dict[str, Any]]:
         return [whole]
     instances = []
     for index in range(int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))):
-        instance = _optional(nvml, lambda index=index: nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+        instance = _optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
         if instance is None:
             continue  # fewer instances than there is room for
         found = _nvml_device(nvml, instance)
-        attributes = _optional(nvml, lambda instance=instance: nvml.nvmlDeviceGetAttributes_v2(instance))
+        attributes = _optional(nvml, partial(nvml.nvmlDeviceGetAttributes_v2, instance))
         if attributes is not None:
             found["computeUnits"] = int(attributes.multiprocessorCount)
         found["pci"], found["health"], found["parent"] = whole["pci"], whole["health"], whole["uuid"]
@@ -65,18 +70,18 @@ def _nvml_devices(nvml: Any, handle: Any) -> list[dict[str, Any]]:
 
 
 def _nvml_device(nvml: Any, handle: Any) -> dict[str, Any]:
-    pci = _optional(nvml, lambda: _text(nvml.nvmlDeviceGetPciInfo(handle).busId))
+    pci = _optional(nvml, lambda: _text(nvml.nvmlDeviceGetPciInfo(handle).busId)) or ""
     return {
         "uuid": _text(nvml.nvmlDeviceGetUUID(handle)),
         "name": _text(nvml.nvmlDeviceGetName(handle)),
         "memory": int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "pci": pci or "",
+        "pci": pci.lower().removeprefix("0000") if len(pci) > len("0000:00:00.0") else pci.lower(),
         "health": _nvml_health(nvml, handle),
     }
 
 
 def _nvml_health(nvml: Any, handle: Any) -> str:
-    """Healthy, or what the driver holds against the device: memory rows that cannot be remapped, errors not corrected."""
+    """Healthy, or what the driver holds against the device: memory rows that cannot be remapped, uncorrected errors."""
     complaints = []
     rows = _optional(nvml, lambda: nvml.nvmlDeviceGetRemappedRows(handle))
     if rows and rows[3]:
@@ -101,46 +106,25 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def read_opencl(cl: Any) -> dict[str, Any]:
-    """Every OpenCL device of every platform, of all types; `cl` is pyopencl or what has its names."""
-    try:
-        platforms = cl.get_platforms()
-    except cl.Error as error:
-        return {"absent": f"no OpenCL platform: {error}"}
-    devices = []
-    for platform in platforms:
-        try:
-            found = platform.get_devices()
-        except cl.Error:
-            continue  # a platform without devices raises instead of answering with none
-        for device in found:
-            devices.append(
-                {
-                    "platform": platform.name.strip(),
-                    "name": device.name.strip(),
-                    "vendor": device.vendor.strip(),
-                    "version": device.version.strip(),
-                    "driver": device.driver_version.strip(),
-                    "gpu": bool(device.type & cl.device_type.GPU),
-                    "memory": int(device.global_mem_size),
-                    "computeUnits": int(device.max_compute_units),
-                    "pci": _opencl_pci(device),
-                }
-            )
-    return {"devices": devices}
-
-
-def _opencl_pci(device: Any) -> str:
-    """PCI address by the vendors' extensions (cl_nv_device_attribute_query, cl_amd_device_attribute_query), or ''."""
-    for names in (("pci_bus_id_nv", "pci_slot_id_nv"), ("topology_amd",)):
-        try:
-            values = [getattr(device, name) for name in names]
-        except Exception:  # noqa: BLE001 - pyopencl raises its own kinds for a question a driver does not know
-            continue
-        if len(values) == 2:
-            return f"0000:{int(values[0]):02x}:{int(values[1]) >> 3:02x}.{int(values[1]) & 7}"
-        return f"0000:{values[0].bus & 0xFF:02x}:{values[0].device & 0xFF:02x}.{values[0].function & 7}"
-    return ""
+def read_opencl(devices: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Every OpenCL device, of all types: (name that the provers use, pyopencl device) in, facts out."""
+    return {
+        "devices": [
+            {
+                "id": name,
+                "pci": name.removeprefix("pci:") if name.startswith("pci:") else "",
+                "platform": device.platform.name.strip(),
+                "name": device.name.strip(),
+                "vendor": device.vendor.strip(),
+                "version": device.version.strip(),
+                "driver": device.driver_version.strip(),
+                "gpu": bool(device.type & _OPENCL_GPU),
+                "memory": int(device.global_mem_size),
+                "computeUnits": int(device.max_compute_units),
+            }
+            for name, device in devices
+        ]
+    }
 
 
 def _nvml() -> dict[str, Any]:
@@ -152,11 +136,9 @@ def _nvml() -> dict[str, Any]:
 
 
 def _opencl() -> dict[str, Any]:
-    try:
-        import pyopencl
-    except ImportError as error:
-        return {"absent": f"pyopencl is not installed ({error})"}
-    return read_opencl(pyopencl)
+    if find_spec("pyopencl") is None:
+        return {"absent": "pyopencl is not installed"}
+    return read_opencl(opencl.devices())
 
 
 def main() -> None:

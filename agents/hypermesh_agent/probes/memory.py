@@ -8,6 +8,8 @@ Sources: proc_meminfo(5), /sys/devices/system/node/nodeN/meminfo, Documentation/
 
 from __future__ import annotations
 
+from hypermesh.quantities import render
+
 from ..hardware import Hardware, Json, Kind, Unreadable, hardware_id
 from ..readings import Tree, fields, integer
 from ..reserves import NOTHING, Reserve, spread
@@ -38,14 +40,14 @@ def probe(tree: Tree, machine: str, limits: Limits, reserve: Reserve = NOTHING) 
         capacity = max(0, size - set_aside - held)
         detail: dict[str, Json] = {
             "numaNode": number,
-            "total": size,
-            "reserved": size - capacity,
-            "allocatable": capacity,
-            "hugePages": [{"size": f"{page >> 10}Ki", "total": count} for page, count, _ in pages],
-            "swapTotal": machine_wide.get("SwapTotal", 0),
+            "total": render("memory", size),
+            "reserved": render("memory", size - capacity),
+            "allocatable": render("memory", capacity),
+            "hugePages": [{"size": render("memory", page), "total": count} for page, count, _ in pages],
+            "swapTotal": render("memory", machine_wide.get("SwapTotal", 0)),
         }
         if limits.memory is not None and limits.memory < total:
-            detail["cgroupLimit"] = limits.memory
+            detail["cgroupLimit"] = render("memory", limits.memory)
         found.append(
             Hardware(
                 kind=Kind.MEMORY,
@@ -54,8 +56,10 @@ def probe(tree: Tree, machine: str, limits: Limits, reserve: Reserve = NOTHING) 
                 capacity=capacity,
                 detail=detail,
                 readings={
-                    "hugePages": [{"size": f"{page >> 10}Ki", "total": count, "free": free} for page, count, free in pages],
-                    "swapFree": machine_wide.get("SwapFree", 0),
+                    "hugePages": [
+                        {"size": render("memory", page), "total": count, "free": free} for page, count, free in pages
+                    ],
+                    "swapFree": render("memory", machine_wide.get("SwapFree", 0)),
                 },
             )
         )

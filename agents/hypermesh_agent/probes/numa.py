@@ -1,7 +1,7 @@
 """NUMA nodes of the machine: which CPUs and which memory lie together.
 
-Source: /sys/devices/system/node (Documentation/ABI/stable/sysfs-devices-node). A kernel without NUMA has no such directory
-and counts as one node 0. A node may have CPUs without memory, or memory without CPUs (CXL expanders).
+Source: /sys/devices/system/node (Documentation/ABI/stable/sysfs-devices-node). A kernel without NUMA has no such
+directory and counts as one node 0. A node may have CPUs without memory, or memory without CPUs (CXL expanders).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def online_cpus(tree: Tree) -> tuple[int, ...]:
     """CPUs the kernel schedules on. Raises Unreadable when neither sysfs nor /proc/cpuinfo tells."""
     if text := tree.text(f"{CPUS}/online"):
         return cpu_list(text)
-    listed = (line.partition(":")[2] for line in (tree.text("/proc/cpuinfo") or "").splitlines() if line[:9] == "processor")
+    listed = (
+        line.partition(":")[2] for line in (tree.text("/proc/cpuinfo") or "").splitlines() if line[:9] == "processor"
+    )
     cpus = tuple(sorted({cpu for cpu in map(integer, listed) if cpu is not None}))
     if not cpus:
         raise Unreadable(f"neither {CPUS}/online nor /proc/cpuinfo lists a CPU; mount the machine's /sys and /proc")

@@ -56,7 +56,7 @@ def read(path: Path) -> Pool | None:
 
 
 def _used(path: Path, device: int) -> int:
-    """Bytes that files below `path` hold on its file system (512-byte blocks of stat(2), so sparse files count true)."""
+    """Bytes that files below `path` hold on its file system (512-byte blocks of stat(2): sparse files count true)."""
     total = 0
     pending = [os.fspath(path)]
     while pending:

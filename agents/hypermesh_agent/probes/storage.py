@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from hypermesh.quantities import render
+
 from ..hardware import Hardware, Json, Kind, hardware_id, printable
 from ..readings import Tree
 from ..reserves import NOTHING, Reserve
@@ -94,7 +96,7 @@ def _hardware(
     detail: dict[str, Json] = {
         "devicePath": f"/dev/{disk.name}",
         "kind": disk.kind,
-        "size": disk.size,
+        "size": render("storage", disk.size),
         "inUse": own.busy or any(users.busy for users in parts.values()),
         "mounts": list[Json](sorted({printable(mount.point, 1024) for mount in everything})[:MOUNTS]),
         "partitions": [_partition(tree, f"{base}/{name}", name, users) for name, users in parts.items()],
@@ -131,7 +133,7 @@ def _pool_alone(
     volume = tree.text(f"{base}/dm/uuid") or tree.text(f"{base}/md/uuid") or pool.path
     detail: dict[str, Json] = {
         "kind": "Pool",
-        "size": pool.size,
+        "size": render("storage", pool.size),
         "inUse": True,
         "mounts": [printable(mount.point, 1024)] if mount else [],
         "partitions": [],
@@ -150,7 +152,7 @@ def _pool_alone(
 
 
 def _partition(tree: Tree, base: str, name: str, users: Users) -> dict[str, Json]:
-    entry: dict[str, Json] = {"name": name, "size": (tree.integer(f"{base}/size") or 0) * SECTOR}
+    entry: dict[str, Json] = {"name": name, "size": render("storage", (tree.integer(f"{base}/size") or 0) * SECTOR)}
     if users.mounts:
         first = min(users.mounts, key=lambda mount: (len(mount.point), mount.point))
         entry |= {"fileSystem": first.file_system, "mount": printable(first.point, 1024)}

@@ -1,0 +1,226 @@
+"""The agent, assembled: who it is, then everything that runs side by side until a signal.
+
+    trust -> key -> enrolment -> mirror, survey -> {epochs, registrar, publisher, hot-plug, heartbeat, proxy}
+
+Each part waits for what it needs by itself, so the order in which TrustChain, ledger and API server arrive is free.
+When the enrolment is due for renewal all parts end and begin anew with it; kernel state and memory regions stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import AsyncExitStack
+from typing import Final
+
+from prometheus_client import REGISTRY
+
+from hypermesh import falcon, keyfile
+from hypermesh_clients.enrolment import Enrolment, TrustChainUnavailable, enrol
+from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_errors import KubeError
+from hypermesh_clients.ledger import LedgerClient
+from hypermesh_clients.mirror import Mirror
+from hypermesh_clients.serving import Probes
+from hypermesh_clients.trust import Trust, read_trust
+
+from .config import AgentConfig
+from .directory import AssetDirectory
+from .epochs import Epochs
+from .hardware import Inventory, Kind
+from .heartbeat import beat
+from .hotplug import HotPlug
+from .identity import NodeIdentity, TlsIdentity, cluster_half, local_half, node_key
+from .membership import keep, keep_enrolled, kept, seconds_to_renewal
+from .metrics import Metrics
+from .proofs.prover import Prover
+from .proxy.service import ProxyConfig, ProxyService
+from .publisher import Publisher
+from .registrar import Registrar
+from .submitting import Submitter
+from .survey import EVERY_KIND, Survey
+
+_log = logging.getLogger(__name__)
+
+LEDGER_SILENCE_S: Final = 10.0
+RETRY_S: Final = 2.0
+STORAGE_AND_LIMITS: Final = EVERY_KIND - {Kind.GPU}
+
+
+async def run(config: AgentConfig) -> None:
+    """Runs until cancelled."""
+    metrics = Metrics(REGISTRY)
+    probes = Probes(config.metrics_port)
+    probes.add("agent", lambda: "it is starting: no identity yet")
+    await probes.start()
+    try:
+        while True:
+            await Agent(config, metrics, probes).run()
+            _log.info("the enrolment is renewed")
+    finally:
+        await probes.stop()
+
+
+class Agent:
+    """One life between two enrolments."""
+
+    def __init__(self, config: AgentConfig, metrics: Metrics, probes: Probes) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._probes = probes
+        self._survey = Survey(config.survey)
+        self._inventory = Inventory()
+
+    async def run(self) -> None:
+        """Returns when the enrolment is due for renewal."""
+        async with AsyncExitStack() as stack:
+            kube = await stack.enter_async_context(Kube.auto())
+            trust = await read_trust(kube, self._config.namespace, patience=float("inf"))
+            keypair, enrolment = await self._identify(kube, trust)
+            identity = NodeIdentity.certified(
+                self._config.node_name, self._config.node_ip, keypair, enrolment.certificate
+            )
+            _log.info(
+                "this is node %s of key %s, prefix %s", identity.name, identity.key_id.hex()[:16], identity.prefix
+            )
+            client = LedgerClient(self._config.ledger, trust.ca_pem)
+            stack.push_async_callback(client.close)
+            await self._live(kube, client, identity, enrolment)
+
+    async def _identify(self, kube: Kube, trust: Trust) -> tuple[falcon.KeyPair, Enrolment]:
+        """The node's key and its enrolment, kept or new; waits for Secret and TrustChain."""
+        directory = self._config.state / "keys"
+        half = await self._cluster_half(kube)
+        keypair = node_key(directory, half)
+        kek = keyfile.derive_kek(local_half(directory), half)
+        enrolment = kept(directory, kek, keypair, trust, int(time.time()))
+        if enrolment is not None and seconds_to_renewal(enrolment) > 0:
+            return keypair, enrolment
+        while True:
+            try:
+                fresh = await enrol(
+                    self._config.trustchain, trust.ca_pem, keypair, self._config.token_file, patience=30
+                )
+            except TrustChainUnavailable as error:
+                if enrolment is not None:
+                    _log.warning("the enrolment is not renewed yet: %s", error)
+                    return keypair, enrolment
+                _log.warning("waiting for TrustChain: %s", error)
+                continue
+            keep(directory, kek, fresh)
+            return keypair, fresh
+
+    async def _cluster_half(self, kube: Kube) -> bytes:
+        while True:
+            try:
+                return await cluster_half(kube, self._config.namespace)
+            except KubeError as error:
+                _log.warning("waiting for the cluster's half of the wrapping key: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _live(self, kube: Kube, client: LedgerClient, identity: NodeIdentity, enrolment: Enrolment) -> None:
+        config, key_id = self._config, identity.key_id
+        mirror = Mirror(client, key_id)
+        submitter = Submitter(client, mirror, identity.keypair)
+        directory = AssetDirectory(identity.name, key_id)
+        registrar = Registrar(
+            mirror,
+            submitter,
+            identity,
+            directory,
+            sharing=lambda: publisher.sharing(),
+            unknown=lambda: self._inventory.failures.keys(),
+            changed=lambda: publisher.wake(),
+        )
+        publisher = Publisher(kube, mirror, identity, directory, registrar, config.privacy_level, self._metrics.wrote)
+        prover = Prover(config.state / "plots", key_id)
+        epochs = Epochs(mirror, submitter, prover, directory, key_id, config.plot_k)
+        tls = TlsIdentity(enrolment.tls_key, enrolment.tls_chain, enrolment.tls_root)
+        proxy = ProxyService(kube, mirror, identity, tls, ProxyConfig.from_environment(os.environ), directory)
+
+        def noticed(change: object) -> None:
+            registrar.tickets_arrived()
+            publisher.wake()
+
+        mirror.subscribe(noticed)
+        self._checks(mirror, publisher, epochs)
+        await self._look(EVERY_KIND, "start", directory, registrar, publisher)
+        works = {
+            "mirror": mirror.run(),
+            "membership": keep_enrolled(mirror, submitter, identity.certificate, key_id),
+            "epochs": self._prove(mirror, epochs, key_id),
+            "registrar": registrar.run(),
+            "publisher": publisher.run(),
+            "watch": publisher.follow(),
+            "hot-plug": self._plugged(directory, registrar, publisher),
+            "survey": self._regularly(directory, registrar, publisher),
+            "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
+            "proxy": proxy.run(),
+        }
+        renewal = asyncio.create_task(asyncio.sleep(max(seconds_to_renewal(enrolment), 60)), name="renewal")
+        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        try:
+            done, _ = await asyncio.wait([renewal, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {renewal}:
+                task.result()  # a part that fails ends the agent: the kubelet starts it anew
+        finally:
+            for task in (renewal, *tasks):
+                task.cancel()
+            await asyncio.gather(renewal, *tasks, return_exceptions=True)
+
+    def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs) -> None:
+        def ledger() -> str | None:
+            silent = mirror.age()
+            return None if silent < LEDGER_SILENCE_S else f"nothing heard from the ledger for {silent:.0f} s"
+
+        self._probes.add("agent", lambda: None)
+        self._probes.add("watch", publisher.watch.check)
+        self._probes.add("ledger", ledger)
+        self._metrics.follow("ledger_silence_seconds", "Seconds since the ledger's last word.", mirror.age)
+        self._metrics.follow(
+            "tickets_late_epochs", "Epochs since the newest tickets; -1 without.", lambda: _late(epochs)
+        )
+        self._metrics.follow("epoch_seconds", "Time the last proven epoch took.", lambda: epochs.seconds)
+
+    async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:
+        """Proving needs the node's record: the ledger refuses the proofs of a stranger."""
+        await mirror.synced.wait()
+        while key_id not in mirror.nodes:
+            try:
+                await mirror.wait_until(lambda: key_id in mirror.nodes, 60)
+            except TimeoutError:
+                _log.warning("waiting for the node's record on the ledger")
+        await epochs.run()
+
+    async def _plugged(self, directory: AssetDirectory, registrar: Registrar, publisher: Publisher) -> None:
+        async with HotPlug() as plug:
+            async for kinds in plug:
+                await self._look(kinds, "hotplug", directory, registrar, publisher)
+
+    async def _regularly(self, directory: AssetDirectory, registrar: Registrar, publisher: Publisher) -> None:
+        """Mounts, free space and limits change without an event."""
+        while True:
+            await asyncio.sleep(self._config.survey_seconds)
+            kinds = EVERY_KIND if self._survey.gpus_expected else STORAGE_AND_LIMITS
+            await self._look(kinds, "time", directory, registrar, publisher)
+
+    async def _look(
+        self,
+        kinds: frozenset[Kind],
+        cause: str,
+        directory: AssetDirectory,
+        registrar: Registrar,
+        publisher: Publisher,
+    ) -> None:
+        self._inventory = await self._survey.run(kinds)
+        self._metrics.surveyed(self._inventory, cause)
+        directory.replace(self._inventory.hardware)
+        registrar.wake()
+        publisher.wake()
+
+
+def _late(epochs: Epochs) -> float:
+    late = epochs.lateness()
+    return -1.0 if late is None else float(late)

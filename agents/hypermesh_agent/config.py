@@ -1,0 +1,138 @@
+"""Configuration: a flag for everything, its default from the environment that the chart sets.
+
+Reserves say what the owner keeps: a Kubernetes quantity (`2Gi`, `500m`) or a share (`10%`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hypermesh import quantities
+from hypermesh.resources import PRIVACY_LEVELS
+
+from .reserves import Reserve
+from .survey import SurveyConfig
+
+_PERCENT: Final = re.compile(r"(\d{1,3})%")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names flag, variable and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything `hypermesh-agent run` is told."""
+
+    namespace: str
+    node_name: str
+    node_ip: str
+    ledger: str
+    trustchain: str
+    token_file: Path
+    state: Path
+    metrics_port: int
+    privacy_level: str
+    plot_k: int
+    survey_seconds: float
+    survey: SurveyConfig
+
+
+def parse_reserve(resource: str, text: str) -> Reserve:
+    """`resource` as quantities.parse knows it. Raises ConfigError."""
+    if match := _PERCENT.fullmatch(text.strip()):
+        percent = int(match[1])
+        if percent <= 100:
+            return Reserve(percent=percent)
+    try:
+        return Reserve(amount=quantities.parse(resource, text))
+    except quantities.QuantityInvalid as error:
+        raise ConfigError(f"reserve of {resource} {text!r}: {error}, or a share such as 10%") from error
+
+
+def add_survey_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str] = os.environ) -> None:
+    """Flags of every command that looks at the machine."""
+    default = environment.get
+    parser.add_argument(
+        "--pool",
+        default=default("HYPERMESH_POOL", ""),
+        metavar="DIRECTORY",
+        help="directory whose file system is given as storage; none given: no storage is (HYPERMESH_POOL)",
+    )
+    for name, variable, fallback, unit in (
+        ("cpu", "HYPERMESH_RESERVED_CPU", "0", "cores, e.g. 500m"),
+        ("memory", "HYPERMESH_RESERVED_MEMORY", "2Gi", "bytes"),
+        ("storage", "HYPERMESH_RESERVED_STORAGE", "10Gi", "bytes"),
+    ):
+        parser.add_argument(
+            f"--reserved-{name}",
+            default=default(variable, "") or fallback,
+            metavar="AMOUNT",
+            help=f"{unit} or a share such as 10%% that is never given away ({variable}, default {fallback})",
+        )
+
+
+def add_run_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str] = os.environ) -> None:
+    """Flags of `run`."""
+    default = environment.get
+    state = default("HYPERMESH_STATE", "/var/lib/hypermesh")
+    settings = (
+        ("--namespace", "POD_NAMESPACE", "hypermesh-system", "namespace HyperMesh is installed in"),
+        ("--node-name", "NODE_NAME", socket.gethostname(), "name of this Kubernetes node"),
+        ("--node-ip", "NODE_IP", "::1", "IPv6 address under which other nodes reach this one"),
+        ("--ledger", "HYPERMESH_LEDGER", "hypermesh-ledger.hypermesh-system.svc:7450", "ledger, host:port"),
+        ("--trustchain", "HYPERMESH_TRUSTCHAIN", "hypermesh-trustchain.hypermesh-system.svc:7440", "host:port"),
+        ("--token-file", "HYPERMESH_TOKEN_FILE", "/var/run/secrets/hypermesh/token", "token for the enrolment"),
+        ("--state", "HYPERMESH_STATE", state, "directory of keys, plots and memory regions"),
+        ("--metrics-port", "HYPERMESH_METRICS_PORT", "7470", "port of metrics and probes"),
+        ("--privacy-level", "HYPERMESH_PRIVACY_LEVEL", "Private", "sharing of newly found Assets"),
+        ("--plot-k", "HYPERMESH_PLOT_K", "18", "size of the plot for the proof of space"),
+        ("--survey-seconds", "HYPERMESH_SURVEY_SECONDS", "30", "time between two looks at what tells no event"),
+    )
+    for flag, variable, fallback, text in settings:
+        value = default(variable, "") or fallback
+        parser.add_argument(flag, default=value, help=f"{text} ({variable}, default {fallback})")
+
+
+def survey_config(arguments: argparse.Namespace) -> SurveyConfig:
+    """Raises ConfigError."""
+    return SurveyConfig(
+        reserved_cpu=parse_reserve("cores", arguments.reserved_cpu),
+        reserved_memory=parse_reserve("memory", arguments.reserved_memory),
+        reserved_storage=parse_reserve("storage", arguments.reserved_storage),
+        pool=Path(arguments.pool) if arguments.pool else None,
+    )
+
+
+def agent_config(arguments: argparse.Namespace) -> AgentConfig:
+    """Raises ConfigError."""
+    if arguments.privacy_level not in PRIVACY_LEVELS:
+        levels = ", ".join(PRIVACY_LEVELS)
+        raise ConfigError(f"--privacy-level {arguments.privacy_level!r} is unknown: choose one of {levels}")
+    return AgentConfig(
+        namespace=arguments.namespace,
+        node_name=arguments.node_name,
+        node_ip=arguments.node_ip,
+        ledger=arguments.ledger,
+        trustchain=arguments.trustchain,
+        token_file=Path(arguments.token_file),
+        state=Path(arguments.state),
+        metrics_port=_number("--metrics-port", arguments.metrics_port, 0, 65535),
+        privacy_level=arguments.privacy_level,
+        plot_k=_number("--plot-k", arguments.plot_k, 18, 40),
+        survey_seconds=_number("--survey-seconds", arguments.survey_seconds, 1, 3600),
+        survey=survey_config(arguments),
+    )
+
+
+def _number(flag: str, text: str, low: int, high: int) -> int:
+    if text.isascii() and text.isdigit() and low <= int(text) <= high:
+        return int(text)
+    raise ConfigError(f"{flag} {text!r}: write a whole number from {low} to {high}")
