@@ -6,7 +6,6 @@ is, recorded or not. Mounts, network and nftables live in the machines' namespac
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from local_cluster import cgroups, network, tunables
 from local_cluster.processes import wait_gone
-from local_cluster.state import ClusterError, State, load
+from local_cluster.state import ClusterError, State, load, remove_data
 
 KILL_SECONDS = 30.0
 CGROUP_SECONDS = 20.0
@@ -60,7 +59,7 @@ def down(directory: Path, *, keep: bool) -> None:
     state.sysctls = {}
     state.save()
     if not keep:
-        shutil.rmtree(directory)
+        remove_data(directory)
 
 
 def remove_link(state: State) -> None:

@@ -9,17 +9,22 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from local_cluster.addresses import Plan
 from local_cluster.processes import Process
 
 VERSION = 1
 LOCK_SECONDS = 300
+LOCK_POLL_SECONDS = 0.1
+LOCK = ".lock"
+KEPT_DIRECTORIES = ("certificates", "machines", "volumes")
+KEPT_FILES = ("state.json", ".state.json.new", "kubeconfig")
 
 
 class ClusterError(Exception):
@@ -95,19 +100,40 @@ def load(directory: Path) -> State:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Holds the cluster's lock; waits a bounded time for another command to finish."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock_path = directory.parent / f".{directory.name}.lock"
+    """Holds the cluster's lock; waits a bounded time for another command to finish.
+
+    The lock is a file in the directory, which `down` removes while holding it: whoever waited for a file that is
+    gone opens the new one and waits for that.
+    """
     deadline = time.monotonic() + LOCK_SECONDS
-    with lock_path.open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"another command has held {lock_path} for {LOCK_SECONDS} s; end it, then try again"
-                    ) from None
-                time.sleep(0.1)
-        yield
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / LOCK).open("w") as lock:
+            if _take(lock, directory / LOCK):
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"another command has held {directory / LOCK} for {LOCK_SECONDS} s; end it, then try again"
+            )
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def _take(lock: TextIO, path: Path) -> bool:
+    """Locks an open file; False when another has it or when the path names another file by now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return path.stat().st_ino == os.fstat(lock.fileno()).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def remove_data(directory: Path) -> None:
+    """Removes everything a cluster keeps in its directory, and the directory if nothing else is in it."""
+    for name in KEPT_DIRECTORIES:
+        if (directory / name).exists():
+            shutil.rmtree(directory / name)
+    for name in (*KEPT_FILES, LOCK):
+        (directory / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files are in it
+        directory.rmdir()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local_cluster import images, kubectl, manifests, network, paths, preflight, provision, tunables
+from local_cluster import images, kubectl, manifests, network, paths, preflight, provision, tunables, volumes
 from local_cluster.addresses import CONTROL_PLANE, MAX_NODES, SWITCH, node_name
 from local_cluster.control_plane import API_SEEN
 from local_cluster.down import power_off
@@ -52,6 +52,7 @@ def up(directory: Path, nodes: int, cache: Path, binaries: Path) -> State:
         mark_api_seen(state)
         say(started, "API server ready")
         apply_objects(state, binaries)
+        volumes.offer_again(state, binaries)
         for done in imports:
             done.result()
     wait_ready(state, binaries)
@@ -154,7 +155,7 @@ def node_machine(state: State, node: Node, cache: Path) -> Specification:
 
 
 def apply_objects(state: State, binaries: Path) -> None:
-    """DNS, storage class and volumes; a volume whose claim is gone is emptied and offered again."""
+    """DNS, storage class and volumes."""
     body = json.dumps(manifests.everything(state.plan))
     arguments = ("apply", "--server-side", "--force-conflicts", "--field-manager=local-cluster", "-f", "-")
     kubectl.kubectl(binaries, state.kubeconfig, *arguments, stdin=body)

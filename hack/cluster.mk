@@ -1,0 +1,20 @@
+# The pinned tools and the local cluster; included by the Makefile. The programs need only Python's standard library.
+CLUSTER_PYTHON ?= python3
+NODES ?= 1
+
+.PHONY: tools cluster-up cluster-down cluster-status kubeconfig
+
+tools: ## build the pinned tools that are missing (first time about 13 min of two cores)
+	@$(CLUSTER_PYTHON) hack/toolchain
+
+cluster-up: tools ## make the local cluster run (NODES=3 for three nodes); needs root
+	@$(CLUSTER_PYTHON) hack/cluster up --nodes $(NODES)
+
+cluster-down: ## end the local cluster and leave nothing behind
+	@$(CLUSTER_PYTHON) hack/cluster down
+
+cluster-status: ## show the local cluster's machines
+	@$(CLUSTER_PYTHON) hack/cluster status
+
+kubeconfig: ## print the path of the local cluster's kubeconfig
+	@$(CLUSTER_PYTHON) hack/cluster kubeconfig
