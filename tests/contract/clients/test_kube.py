@@ -175,7 +175,7 @@ async def test_without_rights_it_is_forbidden_and_says_who(api_server: Any, kube
         subresource="token",
     )
     connection = from_kubeconfig(api_server.kubeconfig)
-    tls = ssl.create_default_context(cafile=str(api_server.directory / "ca.crt"))
+    tls = ssl.create_default_context(cafile=str(api_server.authority))
     poor = replace(connection, tls=tls, credential=StaticToken(answer["status"]["token"]))
     async with Kube(poor) as client:
         with pytest.raises(Forbidden, match=rf"system:serviceaccount:{namespace}:poor"):
@@ -197,7 +197,7 @@ async def test_a_rotated_token_is_read_again(api_server: Any, kube: Kube, namesp
     file = tmp_path / "token"
     file.write_text("outdated")
     connection = from_kubeconfig(api_server.kubeconfig)
-    tls = ssl.create_default_context(cafile=str(api_server.directory / "ca.crt"))
+    tls = ssl.create_default_context(cafile=str(api_server.authority))
     credential = FileToken(file, max_age=3600)
     assert await credential.token() == "outdated"
     file.write_text(answer["status"]["token"] + "\n")
