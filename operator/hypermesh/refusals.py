@@ -75,7 +75,6 @@ class Reason(StrEnum):
     LeaseInvalid = "LeaseInvalid", "Ask for a lease between one second and one year."
     # The ledger itself
     MempoolFull = "MempoolFull", "Submit again after a moment; the ledger has more waiting than it accepts."
-    Superseded = "Superseded", "Submit again; the ledger restarted or dropped it before it was committed."
 
 
 class Refused(Exception):

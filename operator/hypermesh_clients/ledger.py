@@ -64,7 +64,7 @@ class LedgerClient:
             except ValueError as error:
                 text = f"The ledger at {self.target} refuses for {response.reason}, which is unknown here: update."
                 raise LedgerUnavailable(text) from error
-            if reason in (Reason.MempoolFull, Reason.Superseded):
+            if reason is Reason.MempoolFull:
                 raise LedgerUnavailable(f"{response.message} {reason.remedy}")
             raise Refused(reason, response.message)
         return Commit(response.height, response.tx_hash)

@@ -1,0 +1,89 @@
+"""Checks that cost too much to repeat: signatures and proofs, as values that can be keyed, cached and sent elsewhere.
+
+Execution asks `verify(check)`, which returns or raises Refused. Whether the answer was computed now, in another
+process, or an hour ago makes no difference: it depends on nothing but the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypermesh import digests, falcon, operations
+from hypermesh.proofs.refusals import ProofRefused
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import proofs_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An envelope's signature: public key, signature, and the two parts that it covers."""
+
+    public: bytes
+    signature: bytes
+    operation: bytes
+    tickets: bytes
+
+    @property
+    def key(self) -> bytes:
+        """32 bytes that stand for the whole check."""
+        return digests.digest("check/signature", self.public, self.signature, self.operation, self.tickets)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof of space, work or time against its challenge; all messages serialized deterministically.
+
+    subject is the node (space, time) or the device (work); seed and root are the work commitment's.
+    """
+
+    kind: int
+    challenge: bytes
+    subject: bytes
+    proof: bytes
+    parameters: bytes
+    seed: bytes = b""
+    root: bytes = b""
+
+    @property
+    def key(self) -> bytes:
+        """32 bytes that stand for the whole check."""
+        parts = (self.challenge, self.subject, self.proof, self.parameters, self.seed, self.root)
+        return digests.digest("check/proof", bytes([self.kind]), *parts)
+
+
+Check = Signature | Proof
+Verify = Callable[[Check], None]
+
+
+def verify_now(check: Check) -> None:
+    """Compute the answer here. Raises Refused."""
+    match check:
+        case Signature():
+            parts = (check.operation, check.tickets)
+            if not falcon.verify(check.public, check.signature, operations.SIGNATURE_DOMAIN, *parts):
+                text = "The signature does not cover these bytes with the signer's enrolled key."
+                raise Refused(Reason.BadSignature, text)
+        case Proof():
+            _verify_proof(check)
+
+
+def _verify_proof(check: Proof) -> None:
+    from hypermesh import proofs  # the proofs' native modules are loaded only where proofs are verified
+
+    parameters = proofs_pb2.ProofParameters.FromString(check.parameters)
+    try:
+        match check.kind:
+            case proofs_pb2.PROOF_KIND_SPACE:
+                space = proofs_pb2.SpaceProof.FromString(check.proof)
+                proofs.verify_space(check.subject, check.challenge, space, parameters)
+            case proofs_pb2.PROOF_KIND_WORK:
+                work = proofs_pb2.WorkProof.FromString(check.proof)
+                proofs.verify_work(check.challenge, check.subject, check.seed, check.root, work, parameters)
+            case proofs_pb2.PROOF_KIND_TIME:
+                duration = proofs_pb2.TimeProof.FromString(check.proof)
+                proofs.verify_time(check.challenge, duration, parameters)
+            case _:
+                raise ValueError(f"proof kind {check.kind} has no verifier")
+    except ProofRefused as refusal:
+        raise Refused(Reason(refusal.reason), refusal.message) from refusal

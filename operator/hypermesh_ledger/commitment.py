@@ -1,0 +1,138 @@
+"""The app hash: a Merkle root over the whole state, in the form that CometBFT's light client verifies (`simple:v`).
+
+    entry   leaf = H(0 | uvarint(len key) | key | 32 | SHA-256(value)),  inner = H(1 | left | right)   (RFC 6962)
+    bucket  b = first two bytes of SHA-256(key); its root is over its entries in the order of their keys
+    store   2^17 leaves: 2b = ("", bucket root), 2b+1 = ("\\0B" + b, 0x01 | key and value hash of every entry)
+    app hash = the tree of stores, which has one leaf: ("ledger", store root)
+
+The second leaf of a bucket lists its keys, so that absence can be shown too. A block touches 17 hashes a changed
+bucket; the nodes stay in memory (8 MiB), only leaf hashes of used buckets are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from typing import Final
+
+STORE_NAME: Final = b"ledger"
+BUCKETS: Final = 1 << 16
+_LEAVES: Final = 2 * BUCKETS
+_HASH: Final = 32
+
+Entries = list[tuple[bytes, bytes]]
+"""Keys of one bucket with the SHA-256 of their values, in the order of the keys."""
+
+
+def bucket_of(key: bytes) -> bytes:
+    """The two bytes that name a key's bucket."""
+    return sha256(key).digest()[:2]
+
+
+def leaf(key: bytes, value_hash: bytes) -> bytes:
+    """`simple:v` leaf; the key is shorter than 128 bytes, so its length is one byte."""
+    return sha256(b"\0" + bytes([len(key)]) + key + b"\x20" + value_hash).digest()
+
+
+def bucket_leaves(bucket: bytes, entries: Entries) -> bytes:
+    """64 bytes: the two store leaves of a bucket."""
+    root = _root([leaf(key, value_hash) for key, value_hash in entries])
+    listing = b"\x01" + b"".join(bytes([len(key)]) + key + value_hash for key, value_hash in entries)
+    return leaf(b"", sha256(root).digest()) + leaf(b"\0B" + bucket, sha256(listing).digest())
+
+
+def _root(hashes: list[bytes]) -> bytes:
+    """RFC 6962 tree hash of leaf hashes."""
+    count = len(hashes)
+    if count == 0:
+        return sha256().digest()
+    if count == 1:
+        return hashes[0]
+    split = 1 << (count - 1).bit_length() - 1
+    return sha256(b"\1" + _root(hashes[:split]) + _root(hashes[split:])).digest()
+
+
+class Tree:
+    """The store's tree, complete and in memory: node 1 is the root, node i has children 2i and 2i+1."""
+
+    def __init__(self, used: Iterable[tuple[bytes, bytes]]) -> None:
+        """used: (bucket, its 64 bytes of leaves) of every bucket that holds a key."""
+        nodes = bytearray(2 * _LEAVES * _HASH)
+        for number in range(BUCKETS):
+            _set(nodes, _LEAVES + 2 * number, bucket_leaves(number.to_bytes(2, "big"), []))
+        for bucket, leaves in used:
+            _set(nodes, _LEAVES + 2 * int.from_bytes(bucket, "big"), leaves)
+        for index in range(_LEAVES - 1, 0, -1):
+            children = nodes[2 * index * _HASH : (2 * index + 2) * _HASH]
+            _set(nodes, index, sha256(b"\1" + children).digest())
+        self._nodes = nodes
+
+    @property
+    def app_hash(self) -> bytes:
+        """32 bytes."""
+        return _app_hash(bytes(self._nodes[_HASH : 2 * _HASH]))
+
+    def update(self, leaves: Mapping[bytes, bytes]) -> Update:
+        """What changes when these buckets' leaves do; nothing changes before `apply`."""
+        changed: dict[int, bytes] = {}
+        for bucket, pair in leaves.items():
+            index = _LEAVES + 2 * int.from_bytes(bucket, "big")
+            changed[index], changed[index + 1] = pair[:_HASH], pair[_HASH:]
+        level = {index // 2 for index in changed}
+        nodes = self._nodes
+        while level and 0 not in level:
+            for index in level:
+                left, right = 2 * index, 2 * index + 1
+                children = (changed.get(left) or nodes[left * _HASH : left * _HASH + _HASH]) + (
+                    changed.get(right) or nodes[right * _HASH : right * _HASH + _HASH]
+                )
+                changed[index] = sha256(b"\1" + children).digest()
+            level = {index // 2 for index in level}
+        root = changed.get(1) or bytes(nodes[_HASH : 2 * _HASH])
+        return Update(dict(leaves), changed, _app_hash(root))
+
+    def apply(self, update: Update) -> None:
+        """Make an update of this tree's current state true."""
+        for index, value in update.nodes.items():
+            _set(self._nodes, index, value)
+
+
+class Update:
+    """The next state of a Tree: changed leaves by bucket (to store), changed nodes, and the app hash."""
+
+    __slots__ = ("app_hash", "leaves", "nodes")
+
+    def __init__(self, leaves: dict[bytes, bytes], nodes: dict[int, bytes], app_hash: bytes) -> None:
+        self.leaves = leaves
+        self.nodes = nodes
+        self.app_hash = app_hash
+
+
+def bucket_changes(
+    writes: Mapping[bytes, bytes | None], entries: Callable[[bytes], Entries]
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes | None]]:
+    """From a block's writes: new leaves by bucket, and new value hashes by bucket + key (None: deleted).
+
+    entries(bucket) gives what a bucket held before.
+    """
+    by_bucket: dict[bytes, dict[bytes, bytes | None]] = {}
+    for key, value in writes.items():
+        value_hash = None if value is None else sha256(value).digest()
+        by_bucket.setdefault(bucket_of(key), {})[key] = value_hash
+    leaves: dict[bytes, bytes] = {}
+    hashes: dict[bytes, bytes | None] = {}
+    for bucket, changes in by_bucket.items():
+        before = dict(entries(bucket))
+        after = {key: value for key, value in (before | changes).items() if value is not None}
+        if after != before:
+            leaves[bucket] = bucket_leaves(bucket, sorted(after.items()))
+            hashes |= {bucket + key: value for key, value in changes.items()}
+    return leaves, hashes
+
+
+def _app_hash(store_root: bytes) -> bytes:
+    return leaf(STORE_NAME, sha256(store_root).digest())
+
+
+def _set(nodes: bytearray, index: int, value: bytes) -> None:
+    nodes[index * _HASH : index * _HASH + len(value)] = value

@@ -1,0 +1,159 @@
+"""The application between its two edges: ABCI on one side, gRPC clients on the other, state and pool between.
+
+    Submit -> admit -> Pool -> PrepareProposal -> ... consensus ... -> FinalizeBlock -> Commit -> waiters and followers
+
+Everything here runs on one event loop; only signatures, proofs and the disk's commit leave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from hypermesh import operations
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
+from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.metrics import Metrics
+from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.state import Memory, Reader
+from hypermesh_ledger.store import Prepared, Store
+from hypermesh_ledger.verdicts import Unsettled, Verdicts
+from hypermesh_ledger.verifier import VerifierLost
+from hypermesh_ledger.watches import Watches
+
+FIRST_HASH = b"\0" * 32
+
+
+@dataclass(slots=True)
+class Pending:
+    """A block executed but not committed."""
+
+    block: Block
+    outcome: Outcome
+    prepared: Prepared
+
+
+class Core:
+    """What the ABCI methods and the gRPC service share."""
+
+    def __init__(self, store: Store, verdicts: Verdicts, pool: Pool, metrics: Metrics) -> None:
+        self.store = store
+        self.verdicts = verdicts
+        self.pool = pool
+        self.metrics = metrics
+        self.watches = Watches(store)
+        self.born: Memory | None = None
+        """The genesis state between InitChain and the first commit."""
+        self.pending: Pending | None = None
+        self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
+
+    @property
+    def base(self) -> Reader:
+        """The state that the next block runs on."""
+        return self.born if self.born is not None else self.store.snapshot
+
+    # -- transactions ----------------------------------------------------------------------------------------
+
+    async def submit(self, tx: bytes) -> Result:
+        """Admit a client's transaction and wait until a block decided it. Raises Refused when not admitted."""
+        tx_hash = operations.tx_hash(tx)
+        waiter = self.pool.wait_for(tx_hash)  # before admission: a block may decide it the moment it is pooled
+        try:
+            height = await self.admit(tx, tx_hash)
+            return await waiter if height is None else Result(tx_hash, height)
+        finally:
+            self.pool.forget(tx_hash, waiter)
+
+    async def admit(self, tx: bytes, tx_hash: bytes) -> int | None:
+        """Check against the committed state and pool it; the same bytes at the same time are checked once.
+
+        Returns the height when it is committed already (asking again changes nothing), else None: it is pooled
+        and a block will decide. Raises Refused.
+        """
+        if tx_hash in self.pool:
+            return None
+        task = self._admissions.get(tx_hash)
+        if task is None:
+            task = asyncio.ensure_future(self._admit(tx))
+            self._admissions[tx_hash] = task
+            task.add_done_callback(lambda _: self._admissions.pop(tx_hash, None))
+        try:
+            return await asyncio.shield(task)
+        except Refused as refusal:
+            self.metrics.refused(refusal.reason, "ingress")
+            raise
+
+    async def _admit(self, tx: bytes) -> int | None:
+        decoded = operations.decode(tx)
+        if not self.store.head.height and self.born is None:
+            raise Refused(Reason.MempoolFull, "The ledger has no genesis yet; it is starting.")
+        while True:
+            head = self.store.head
+            moment = max(head.time_ms, time.time_ns() // 1_000_000)
+            block = Block(head.height + 1, moment, FIRST_HASH, ())
+            try:
+                height = judge(self.base, block, decoded, self.verdicts.known)
+                break
+            except Unsettled as unsettled:
+                await self._settle(unsettled, decoded)
+        if height <= head.height:
+            return height
+        self.pool.add(decoded, tx)
+        return None
+
+    async def _settle(self, unsettled: Unsettled, decoded: operations.Decoded) -> None:
+        try:
+            await self.verdicts.settle(unsettled.check)
+        except VerifierLost as error:
+            text = f"The {decoded.kind} operation's proof could not be verified: {error}"
+            raise Refused(Reason.Malformed, text) from error
+
+    # -- blocks ----------------------------------------------------------------------------------------------
+
+    async def finalize(self, block: Block) -> Pending:
+        """Execute a decided block on the committed state; nothing is written yet."""
+        started = time.perf_counter()
+        while True:
+            try:
+                outcome = execute(self.base, block, self.verdicts.required)
+                break
+            except Unsettled as unsettled:
+                await self.verdicts.settle(unsettled.check)
+        writes = outcome.writes if self.born is None else {**self.born.entries, **outcome.writes}
+        prepared = self.store.prepare(block.height, block.time_ms, writes)
+        self.pending = Pending(block, outcome, prepared)
+        self.metrics.executed(time.perf_counter() - started)
+        return self.pending
+
+    async def commit(self) -> ledger_pb2.Block:
+        """Make the executed block durable, then visible: readers, submitters, followers. Returns the new head."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            raise ValueError("Commit without FinalizeBlock")
+        started = time.perf_counter()
+        await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared)
+        self.store.advance(pending.prepared)
+        self.born = None
+        self.metrics.committed(pending.prepared.head, pending.outcome.results, time.perf_counter() - started)
+        self.pool.decide(pending.outcome.results)
+        self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)
+        return pending.prepared.head
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def status(self) -> ledger_pb2.StatusResponse:
+        """What Status answers."""
+        head, state = self.store.head, self.store.snapshot
+        return ledger_pb2.StatusResponse(
+            chain_id=(state.get(keys.CHAIN_ID) or b"").decode(),
+            height=head.height,
+            block_time_ms=head.time_ms,
+            app_hash=head.app_hash,
+            epoch=read(state, keys.EPOCH, ledger_pb2.Epoch),
+            genesis=read(state, keys.GENESIS, ledger_pb2.Genesis),
+            mempool=len(self.pool),
+        )

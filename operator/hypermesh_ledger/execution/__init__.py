@@ -1,0 +1,8 @@
+"""The state machine: execute(state, block, verify) -> writes and results. No input or output, no clock, no randomness.
+
+One file a concern. Everything is integers, bytes and ordered scans; time is the block's; refusals are values.
+"""
+
+from hypermesh_ledger.execution.block import Block, Outcome, Result, execute, judge
+
+__all__ = ["Block", "Outcome", "Result", "execute", "judge"]

@@ -1,0 +1,142 @@
+"""execute: one block on one state, and judge: one transaction in it.
+
+Order within a block: a new epoch when it is time, leases that are over, then the transactions one by one. A refused
+transaction leaves nothing behind but its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hypermesh import operations
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.checks import Signature, Verify
+from hypermesh_ledger.execution import allocation, enrolment, epochs, proving, registration
+from hypermesh_ledger.execution.context import Context, Signer, read
+from hypermesh_ledger.state import Fork, Reader, Writes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What consensus decided. Time is the block's, unix milliseconds; hash is 32 bytes."""
+
+    height: int
+    time_ms: int
+    hash: bytes
+    txs: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one transaction: committed at height, or refused for reason."""
+
+    tx_hash: bytes
+    height: int
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A block's effect: what to write, one result a transaction, and the epoch it ran in."""
+
+    writes: Writes
+    results: list[Result]
+    epoch: ledger_pb2.Epoch
+
+
+def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
+    """The whole state machine. The state must hold a genesis and a chain id (see genesis)."""
+    genesis, chain_id = _fixed(base)
+    fork = Fork(base)
+    epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
+    allocation.expire(fork, block.time_ms, block.height)
+    results: list[Result] = []
+    for tx in block.txs:
+        child = Fork(fork)
+        tx_hash = operations.tx_hash(tx)
+        try:
+            decoded = operations.decode(tx)
+            context = Context(child, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded)
+            height = _judge(context)
+        except Refused as refusal:
+            results.append(Result(tx_hash, block.height, refusal.reason, refusal.message))
+        else:
+            fork.merge(child)
+            results.append(Result(tx_hash, height))
+    return Outcome(fork.writes, results, epoch)
+
+
+def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verify) -> int:
+    """Try one decoded transaction as if alone in a block; returns its height. Raises Refused."""
+    genesis, chain_id = _fixed(base)
+    fork = Fork(base)
+    epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
+    context = Context(fork, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded)
+    return _judge(context)
+
+
+def _fixed(base: Reader) -> tuple[ledger_pb2.Genesis, str]:
+    genesis = read(base, keys.GENESIS, ledger_pb2.Genesis)
+    chain_id = base.get(keys.CHAIN_ID)
+    if genesis is None or chain_id is None:
+        raise ValueError("the state holds no genesis: InitChain did not run")
+    return genesis, chain_id.decode()
+
+
+def _judge(context: Context) -> int:
+    operation = context.decoded.operation
+    _check_validity(context, operation)
+    if context.decoded.kind == "enrol_node":
+        body = enrolment.check_certificate(context, operation.enrol_node.certificate)
+        _check_signature(context, body.subject_key)
+        return enrolment.enrol_node(context, operation.enrol_node)
+    signer = _signer(context)
+    match context.decoded.kind:
+        case "commit_work":
+            return proving.commit_work(context, signer, operation.commit_work)
+        case "prove":
+            return proving.prove(context, signer, operation.prove)
+        case "register_asset":
+            return registration.register_asset(context, signer, operation.register_asset)
+        case "update_asset":
+            return registration.update_asset(context, signer, operation.update_asset)
+        case "retire_asset":
+            return registration.retire_asset(context, signer, operation.retire_asset)
+        case "allocate":
+            return allocation.allocate(context, signer, operation.allocate)
+        case "release":
+            return allocation.release(context, signer, operation.release)
+    raise Refused(Reason.Malformed, f"Operation {context.decoded.kind} is not known here.")
+
+
+def _check_validity(context: Context, operation: ledger_pb2.Operation) -> None:
+    if operation.chain_id != context.chain_id:
+        text = f"The operation is for chain {operation.chain_id[:64]!r}; this is {context.chain_id}."
+        raise Refused(Reason.WrongChain, text)
+    left = operation.valid_until_ms - context.time_ms
+    if left < 0:
+        raise Refused(Reason.Expired, f"The operation's validity ended {-left} ms before the block.")
+    if left > allocation.REPLAY_WINDOW_MS:
+        raise Refused(Reason.ValidityTooLong, f"The operation would be valid for {left} ms more.")
+
+
+def _signer(context: Context) -> Signer:
+    key_id = context.decoded.envelope.signer
+    signer = context.node(key_id)
+    if signer is None:
+        raise Refused(Reason.UnknownSigner, f"Key {key_id.hex()[:16]} is not enrolled.")
+    _check_signature(context, signer.body.subject_key)
+    seconds = context.time_ms // 1000
+    if not signer.body.not_before <= seconds < signer.body.not_after:
+        raise Refused(Reason.CertificateInvalid, f"{signer.body.subject}'s certificate is not valid at block time.")
+    return signer
+
+
+def _check_signature(context: Context, public: bytes) -> None:
+    envelope = context.decoded.envelope
+    operation, tickets = operations.signed_parts(envelope)
+    context.verify(Signature(public, envelope.signature, operation, tickets))

@@ -1,0 +1,88 @@
+"""What one operation is judged by: the state, the block it is in, who signed it, and the record helpers for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from hypermesh.operations import Decoded, canonical
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.checks import Verify
+from hypermesh_ledger.state import Fork, Reader
+
+Record = TypeVar("Record", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """An enrolled key: its record and the body of its certificate."""
+
+    record: ledger_pb2.NodeRecord
+    body: trust_pb2.CertificateBody
+
+    @property
+    def key_id(self) -> bytes:
+        return self.record.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One operation at its place in a block. block_hash is 32 bytes (any, when only trying)."""
+
+    state: Fork
+    height: int
+    time_ms: int
+    block_hash: bytes
+    chain_id: str
+    genesis: ledger_pb2.Genesis
+    epoch: ledger_pb2.Epoch
+    verify: Verify
+    decoded: Decoded
+
+    def put(self, key: bytes, record: Message) -> None:
+        """Write a record in its canonical form."""
+        self.state.put(key, canonical(record))
+
+    def node(self, key_id: bytes) -> Signer | None:
+        """The enrolled node or service."""
+        record = read(self.state, keys.node(key_id), ledger_pb2.NodeRecord)
+        if record is None:
+            return None
+        return Signer(record, trust_pb2.CertificateBody.FromString(record.certificate.body))
+
+    def asset(self, asset_id: bytes) -> ledger_pb2.AssetRecord:
+        """Raises Refused(NoSuchAsset)."""
+        record = read(self.state, keys.asset(asset_id), ledger_pb2.AssetRecord)
+        if record is None:
+            raise Refused(Reason.NoSuchAsset, f"Asset {asset_id.hex()[:16]} is not registered.")
+        return record
+
+    def owner(self, record: ledger_pb2.AssetRecord) -> Signer:
+        """The node of a registered asset: it was enrolled before it could register."""
+        owner = self.node(record.node)
+        if owner is None:
+            raise ValueError(f"state holds an asset of node {record.node.hex()} but not the node")
+        return owner
+
+
+def read(state: Reader, key: bytes, kind: type[Record]) -> Record | None:
+    """A record of the state, None when it is not there."""
+    value = state.get(key)
+    return None if value is None else kind.FromString(value)
+
+
+def require_role(signer: Signer, role: trust_pb2.Role, deed: str) -> None:
+    """Raises Refused(RoleForbidden)."""
+    if signer.body.role != role:
+        held, needed = trust_pb2.Role.Name(signer.body.role), trust_pb2.Role.Name(role)
+        raise Refused(Reason.RoleForbidden, f"{signer.body.subject} is {held}; {deed} takes a key of {needed}.")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises Refused(Malformed) unless the condition holds."""
+    if not condition:
+        raise Refused(Reason.Malformed, message)

@@ -1,0 +1,38 @@
+"""Epochs and their beacons: what nobody could foresee when the epoch before it ended.
+
+    beacon(e) = H(beacon(e'), hash of the first block of e, outputs of all VDFs proven since e')
+
+Epochs are numbered by block time (unix milliseconds / epoch length), so an outage skips numbers and nothing else.
+"""
+
+from __future__ import annotations
+
+from hypermesh.digests import digest, u64
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.state import Fork
+
+KEPT_BEACONS = 2
+"""The current epoch's beacon and the one before: a proof begun late in an epoch may end in the next."""
+
+
+def advance(state: Fork, genesis: ledger_pb2.Genesis, time_ms: int, block_hash: bytes) -> ledger_pb2.Epoch:
+    """The epoch of a block at time_ms; begins a new one when it is time. block_hash: 32 bytes."""
+    current = read(state, keys.EPOCH, ledger_pb2.Epoch) or ledger_pb2.Epoch()
+    number = max(1, time_ms // genesis.proofs.epoch_ms)
+    if number <= current.number:
+        return current
+    mix = state.get(keys.VDF_MIX) or b""
+    beacon = digest("beacon", current.beacon, block_hash, mix, u64(number))
+    epoch = ledger_pb2.Epoch(number=number, beacon=beacon, started_ms=time_ms)
+    state.put(keys.EPOCH, epoch.SerializeToString(deterministic=True))
+    for key, _ in list(state.scan(keys.BEACON))[: -(KEPT_BEACONS - 1)]:
+        state.delete(key)
+    state.put(keys.beacon(number), beacon)
+    return epoch
+
+
+def mix_in(state: Fork, output: bytes) -> None:
+    """Stir a proven VDF output into the next epoch's beacon."""
+    state.put(keys.VDF_MIX, digest("beacon/mix", state.get(keys.VDF_MIX) or b"", output))

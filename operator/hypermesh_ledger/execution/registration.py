@@ -1,0 +1,138 @@
+"""RegisterAsset, UpdateAsset, RetireAsset: a node's word on its own hardware."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypermesh import addressing, operations
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
+from hypermesh_ledger.execution.tickets import require_tickets
+
+MAX_NAMESPACES: Final = 64
+_TYPES: Final = frozenset(ledger_pb2.AssetType.values()) - {ledger_pb2.ASSET_TYPE_UNSPECIFIED}
+_OWN_DEVICE: Final = frozenset({ledger_pb2.ASSET_TYPE_CPU, ledger_pb2.ASSET_TYPE_GPU})
+
+
+def register_asset(context: Context, signer: Signer, operation: ledger_pb2.RegisterAsset) -> int:
+    """Returns the height at which the asset was registered (an earlier one for the same registration again)."""
+    require_role(signer, trust_pb2.ROLE_NODE, "registering an asset")
+    _check_registration(signer.key_id, operation)
+    held = read(context.state, keys.asset(operation.asset_id), ledger_pb2.AssetRecord)
+    if held is not None and not held.retired:
+        if held.registration == operation and held.node == signer.key_id:
+            return held.height
+        raise Refused(Reason.RevisionConflict, f"Asset {operation.name} is registered already; update it.")
+    follows = 0 if held is None else held.revision
+    if operation.revision != follows:
+        text = f"The registration of {operation.name} follows revision {operation.revision}, not {follows}."
+        raise Refused(Reason.RevisionConflict, text)
+    require_tickets(context, signer, signer.key_id, operation.work_device)
+    address = expected_address(signer, operation, operation.address_counter)
+    take_address(context, operation.address, address, operation.asset_id)
+    record = ledger_pb2.AssetRecord(
+        registration=operation, node=signer.key_id, revision=follows + 1, height=context.height
+    )
+    context.put(keys.asset(operation.asset_id), record)
+    return context.height
+
+
+def update_asset(context: Context, signer: Signer, operation: ledger_pb2.UpdateAsset) -> int:
+    """Capacity and sharing of a registered asset; returns the height."""
+    record = _own_asset(context, signer, operation.asset_id, operation.revision, "updating")
+    check_sharing(operation.sharing)
+    require(operation.capacity > 0, "The capacity is 0; retire the asset instead.")
+    require_tickets(context, signer, signer.key_id, record.registration.work_device)
+    if operation.capacity < record.reserved:
+        text = f"{record.registration.name} has {record.reserved} reserved, more than {operation.capacity}."
+        raise Refused(Reason.AssetBusy, text)
+    record.registration.capacity = operation.capacity
+    record.registration.sharing.CopyFrom(operation.sharing)
+    record.revision += 1
+    record.height = context.height
+    context.put(keys.asset(operation.asset_id), record)
+    return context.height
+
+
+def retire_asset(context: Context, signer: Signer, operation: ledger_pb2.RetireAsset) -> int:
+    """The hardware is gone, or no longer shared at all; returns the height."""
+    record = _own_asset(context, signer, operation.asset_id, operation.revision, "retiring")
+    require_tickets(context, signer, signer.key_id, record.registration.work_device)
+    if record.reserved:
+        raise Refused(Reason.AssetBusy, f"{record.registration.name} has {record.reserved} reserved.")
+    context.state.delete(keys.address(record.registration.address))
+    record.retired = True
+    record.revision += 1
+    record.height = context.height
+    context.put(keys.asset(operation.asset_id), record)
+    return context.height
+
+
+def check_sharing(sharing: ledger_pb2.Sharing) -> None:
+    """Raises Refused(Malformed)."""
+    require(sharing.privacy_level in ledger_pb2.PrivacyLevel.values(), "The privacy level is unknown.")
+    require(sharing.privacy_level != ledger_pb2.PRIVACY_LEVEL_UNSPECIFIED, "The privacy level is not set.")
+    namespaces = list(sharing.owner_namespaces)
+    require(namespaces == sorted(set(namespaces)), "The owner's namespaces are not sorted, or one is there twice.")
+    require(len(namespaces) <= MAX_NAMESPACES, f"More than {MAX_NAMESPACES} owner namespaces.")
+    require(all(0 < len(each) <= 63 for each in namespaces), "An owner namespace is not 1 to 63 characters long.")
+    parse_grains(sharing.price_per_hour or "0", "price")
+
+
+def parse_grains(text: str, name: str) -> int:
+    """Decimal digits without sign or leading zeros, up to 10^39. Raises Refused(Malformed)."""
+    require(
+        text.isascii() and text.isdigit() and len(text) <= 39 and str(int(text)) == text,
+        f"The {name} is not a decimal number of grains.",
+    )
+    return int(text)
+
+
+def expected_address(owner: Signer, registration: ledger_pb2.RegisterAsset, counter: int) -> bytes:
+    """16 bytes: where an asset (or an allocation of it) of this owner must live."""
+    kind = addressing.AddressType.of_asset(registration.type)
+    body = owner.body
+    address = addressing.asset_address(
+        body.federation, body.cluster, owner.key_id, body.node_counter, kind, registration.hardware_id, counter
+    )
+    return address.packed
+
+
+def take_address(context: Context, claimed: bytes, expected: bytes, holder: bytes) -> None:
+    """Raises Refused(AddressWrong | AddressTaken)."""
+    if claimed != expected:
+        text = f"The address {claimed.hex()} is not {expected.hex()}, which node, asset and counter give."
+        raise Refused(Reason.AddressWrong, text)
+    key = keys.address(claimed)
+    if context.state.get(key) not in (None, holder):
+        raise Refused(Reason.AddressTaken, f"The address {claimed.hex()} is in use.")
+    context.state.put(key, holder)
+
+
+def _check_registration(node: bytes, operation: ledger_pb2.RegisterAsset) -> None:
+    require(operation.type in _TYPES, "The asset type is unknown.")
+    require(0 < len(operation.hardware_id) <= 253, "The hardware id is not 1 to 253 characters long.")
+    require(0 < len(operation.name) <= 253, "The asset's name is not 1 to 253 characters long.")
+    require(operation.capacity > 0, "The capacity is 0.")
+    require(len(operation.work_device) == 32, "The work device is not an asset id of 32 bytes.")
+    check_sharing(operation.sharing)
+    if operation.asset_id != operations.asset_id(node, operation.type, operation.hardware_id):
+        text = f"Asset id {operation.asset_id.hex()[:16]} does not follow from node, type and hardware id."
+        raise Refused(Reason.IdentifierWrong, text)
+    if operation.type in _OWN_DEVICE and operation.work_device != operation.asset_id:
+        raise Refused(Reason.WorkTicketForeign, f"{operation.name} computes, so its own work must prove it.")
+
+
+def _own_asset(context: Context, signer: Signer, asset_id: bytes, revision: int, deed: str) -> ledger_pb2.AssetRecord:
+    require_role(signer, trust_pb2.ROLE_NODE, f"{deed} an asset")
+    record = context.asset(asset_id)
+    if record.node != signer.key_id:
+        raise Refused(Reason.RoleForbidden, f"{record.registration.name} belongs to another node.")
+    if record.retired:
+        raise Refused(Reason.AssetRetired, f"{record.registration.name} is retired.")
+    if record.revision != revision:
+        text = f"{record.registration.name} is at revision {record.revision}, not {revision}."
+        raise Refused(Reason.RevisionConflict, text)
+    return record

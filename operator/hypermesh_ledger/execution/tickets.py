@@ -1,0 +1,86 @@
+"""The four tickets that every asset operation names: each there, fresh, and of the right node, device and signer.
+
+Space, work and time tickets are looked up by their hash, so that a refusal can tell a stale ticket from a foreign
+one; the stake ticket follows from the signer's certificate and the epoch, and is computed again here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypermesh.proofs.tickets import stake_ticket_hash
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import proofs_pb2
+from hypermesh_ledger import keys
+from hypermesh_ledger.execution.context import Context, Signer, read
+
+REMEMBERED_EPOCHS: Final = 8
+"""Epochs past their grace for which an old ticket is still known, so that it is refused as stale, not as unknown."""
+
+_SPACE, _STAKE = proofs_pb2.PROOF_KIND_SPACE, proofs_pb2.PROOF_KIND_STAKE
+_WORK, _TIME = proofs_pb2.PROOF_KIND_WORK, proofs_pb2.PROOF_KIND_TIME
+_REASONS: Final = {
+    _SPACE: (Reason.SpaceTicketMissing, Reason.SpaceTicketForeign, Reason.SpaceTicketStale),
+    _STAKE: (Reason.StakeTicketMissing, Reason.StakeTicketForeign, Reason.StakeTicketStale),
+    _WORK: (Reason.WorkTicketMissing, Reason.WorkTicketForeign, Reason.WorkTicketStale),
+    _TIME: (Reason.TimeTicketMissing, Reason.TimeTicketForeign, Reason.TimeTicketStale),
+}
+
+
+def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes, any_age: bool = False) -> None:
+    """Raises Refused naming the proof whose ticket is missing, foreign or stale.
+
+    node owns the asset, device is its work device; any_age forgives old space, work and time tickets: a machine
+    that died can prove nothing, and must not lock its capacity by that.
+    """
+    named = context.decoded.envelope.tickets
+    _require_ticket(context, _SPACE, named.space, node, node, any_age)
+    _require_stake(context, named.stake, signer)
+    _require_ticket(context, _WORK, named.work, node, device, any_age)
+    _require_ticket(context, _TIME, named.time, node, node, any_age)
+
+
+def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes, epoch: int, value: bytes) -> None:
+    """Record a won ticket; forget those of the same subject that are too old even to be called stale."""
+    state = context.state
+    newest_kept = context.epoch.number - context.genesis.proofs.grace_epochs - REMEMBERED_EPOCHS
+    for key, old in list(state.scan(keys.tickets(kind, node, subject))):
+        ticket = proofs_pb2.Ticket.FromString(old)
+        if ticket.epoch < newest_kept:
+            state.delete(key)
+            state.delete(keys.ticket_hash(ticket.hash))
+    ticket = proofs_pb2.Ticket(
+        kind=kind, subject=subject, epoch=epoch, hash=value, issued_ms=context.time_ms, node=node
+    )
+    key = keys.ticket(kind, node, subject, epoch)
+    context.put(key, ticket)
+    state.put(keys.ticket_hash(value), key)
+
+
+def _require_ticket(
+    context: Context, kind: proofs_pb2.ProofKind, named: bytes, node: bytes, subject: bytes, any_age: bool
+) -> None:
+    missing, foreign, stale = _REASONS[kind]
+    proof = proofs_pb2.ProofKind.Name(kind).removeprefix("PROOF_KIND_").lower()
+    key = context.state.get(keys.ticket_hash(named))
+    ticket = None if key is None else read(context.state, key, proofs_pb2.Ticket)
+    if ticket is None:
+        raise Refused(missing, f"The ledger holds no {proof} ticket {named.hex()[:16]}.")
+    if (ticket.kind, ticket.node, ticket.subject) != (kind, node, subject):
+        text = f"The {proof} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
+        raise Refused(foreign, f"{text} for {subject.hex()[:16]}.")
+    if not any_age and ticket.epoch + context.genesis.proofs.grace_epochs < context.epoch.number:
+        text = f"The {proof} ticket {named.hex()[:16]} is of epoch {ticket.epoch}; now is {context.epoch.number}."
+        raise Refused(stale, text)
+
+
+def _require_stake(context: Context, named: bytes, signer: Signer) -> None:
+    _, foreign, stale = _REASONS[_STAKE]
+    now, grace = context.epoch.number, context.genesis.proofs.grace_epochs
+    for epoch in range(now, max(0, now - grace - REMEMBERED_EPOCHS) - 1, -1):
+        expected = stake_ticket_hash(signer.key_id, signer.body.role, signer.record.certificate, epoch)
+        if named == expected:
+            if epoch + grace < now:
+                raise Refused(stale, f"The stake ticket is of epoch {epoch}; now is {now}.")
+            return
+    raise Refused(foreign, f"The stake ticket {named.hex()[:16]} does not follow from {signer.body.subject}'s key.")

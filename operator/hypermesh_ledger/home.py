@@ -1,0 +1,144 @@
+"""The ledger's directory: made once, checked at every start.
+
+    config/genesis.json  config/priv_validator_key.json  config/config.toml   CometBFT's
+    data/                                                                     CometBFT's blocks, WAL, signing state
+    state/                                                                    the application's LMDB
+    run/                                                                      sockets of the running processes
+
+Both processes run with this directory as their current one, so socket paths stay short wherever it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch
+from hypermesh_ledger.genesis import app_state
+from hypermesh_ledger.validator_key import write_validator_key
+
+ABCI_SOCKET: Final = Path("run/abci.sock")
+RPC_SOCKET: Final = Path("run/rpc.sock")
+MAX_BLOCK_BYTES: Final = 4 << 20
+
+CONFIG: Final = f"""\
+# Written by hypermesh-ledger at every start; changes are lost.
+proxy_app = "unix://{ABCI_SOCKET}"
+moniker = "hypermesh"
+log_level = "error"
+log_format = "json"
+abci = "socket"
+
+[rpc]
+laddr = "unix://{RPC_SOCKET}"
+max_request_batch_size = 1000
+
+[p2p]
+laddr = "tcp://[::1]:0"
+pex = false
+addr_book_strict = false
+send_rate = 100000000
+recv_rate = 100000000
+max_packet_msg_payload_size = 32768
+flush_throttle_timeout = "2ms"
+
+[mempool]
+type = "app"
+broadcast = false
+max_tx_bytes = 1048576
+reap_interval = "50ms"
+
+[storage]
+discard_abci_responses = true
+
+[consensus]
+# The application waits up to 0.5 s in PrepareProposal: an empty block is a block that waits for its first operation.
+create_empty_blocks = true
+timeout_commit = "0s"
+timeout_propose = "1s"
+timeout_propose_delta = "200ms"
+timeout_prevote = "200ms"
+timeout_precommit = "200ms"
+peer_gossip_sleep_duration = "10ms"
+
+[tx_index]
+indexer = "null"
+
+[instrumentation]
+prometheus = false
+"""
+
+
+def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
+    """Make what is missing in the directory, and refuse it when it is another chain's. Raises HomeMismatch."""
+    try:
+        for name in ("config", "data", "state", "run"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        key = home / "config" / "priv_validator_key.json"
+        if not key.exists():
+            write_validator_key(key)
+        path = home / "config" / "genesis.json"
+        if path.exists():
+            _check_same(home, json.loads(path.read_text()), chain_id, genesis)
+        else:
+            _write(path, json.dumps(_document(chain_id, genesis, json.loads(key.read_text()))))
+        _write(home / "config" / "config.toml", CONFIG)
+    except OSError as error:
+        raise HomeMismatch(
+            f"Can't prepare {home}: {error}. Give --home a directory on a writable volume with free space."
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise HomeMismatch(
+            f"The files in {home}/config are damaged ({error!r}). Restore a backup, or use an empty directory."
+        ) from error
+
+
+def _check_same(home: Path, document: dict[str, Any], chain_id: str, genesis: ledger_pb2.Genesis) -> None:
+    if document["chain_id"] != chain_id:
+        raise HomeMismatch(
+            f"{home} holds chain {document['chain_id']}, but the federation's is {chain_id}. "
+            "Use another directory, or restore the TrustChain root that this chain began with."
+        )
+    if document["app_state"] != app_state(genesis):
+        raise HomeMismatch(
+            f"{home} began with another root key or other proof parameters than are given now. "
+            "They are fixed at genesis: give the same ones, or use an empty directory for a new chain."
+        )
+
+
+def _document(chain_id: str, genesis: ledger_pb2.Genesis, validator: dict[str, Any]) -> dict[str, Any]:
+    if not 0 < len(chain_id) <= 50:
+        raise GenesisInvalid(f"The chain id {chain_id!r} is not 1 to 50 characters long.")
+    return {
+        "genesis_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "chain_id": chain_id,
+        "initial_height": "1",
+        "consensus_params": {
+            "block": {"max_bytes": str(MAX_BLOCK_BYTES), "max_gas": "-1"},
+            "evidence": {
+                "max_age_num_blocks": "100000",
+                "max_age_duration": "172800000000000",
+                "max_bytes": "65536",
+            },
+            "validator": {"pub_key_types": ["ml_dsa_65"]},
+            "version": {"app": "1"},
+            "abci": {"vote_extensions_enable_height": "0"},
+        },
+        "validators": [{"address": validator["address"], "pub_key": validator["pub_key"], "power": "10", "name": "0"}],
+        "app_hash": "",
+        "app_state": app_state(genesis),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once and for good."""
+    temporary = path.with_suffix(".new")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,106 @@
+"""Names of everything in the state. One function a record, so that nothing else knows how keys are built.
+
+Numbers are big-endian and of fixed width, so the order of keys is the order of time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypermesh.digests import u64
+
+GENESIS: Final = b"genesis"
+CHAIN_ID: Final = b"chain"
+EPOCH: Final = b"epoch"
+VDF_MIX: Final = b"mix"
+
+BEACON: Final = b"beacon/"
+NODE: Final = b"node/"
+PREFIX: Final = b"prefix/"
+ASSET: Final = b"asset/"
+ALLOCATION: Final = b"alloc/"
+ADDRESS: Final = b"addr/"
+TICKET: Final = b"ticket/"
+TICKET_HASH: Final = b"hash/"
+SEED: Final = b"seed/"
+PROVEN: Final = b"proven/"
+DUE: Final = b"due/"
+ENDED: Final = b"ended/"
+
+PRESENT: Final = b"\x01"
+"""Value of an index entry that says everything by its key."""
+
+
+def beacon(epoch: int) -> bytes:
+    """-> the epoch's beacon, kept while somebody may still prove for it."""
+    return BEACON + u64(epoch)
+
+
+def node(key_id: bytes) -> bytes:
+    """-> NodeRecord"""
+    return NODE + key_id
+
+
+def prefix(packed: bytes) -> bytes:
+    """11 bytes, a node's /88 -> its key id"""
+    return PREFIX + packed
+
+
+def asset(asset_id: bytes) -> bytes:
+    """-> AssetRecord"""
+    return ASSET + asset_id
+
+
+def allocation(allocation_id: bytes) -> bytes:
+    """-> AllocationRecord, ended ones too until they are forgotten"""
+    return ALLOCATION + allocation_id
+
+
+def address(packed: bytes) -> bytes:
+    """16 bytes -> id of the asset or allocation that holds it"""
+    return ADDRESS + packed
+
+
+def tickets(kind: int, node_id: bytes, subject: bytes) -> bytes:
+    """Prefix of all tickets of one subject of one node (subject is the node itself except for work)."""
+    return TICKET + bytes([kind]) + node_id + (subject if subject != node_id else b"")
+
+
+def ticket(kind: int, node_id: bytes, subject: bytes, epoch: int) -> bytes:
+    """-> Ticket"""
+    return tickets(kind, node_id, subject) + u64(epoch)
+
+
+def ticket_hash(value: bytes) -> bytes:
+    """32 bytes -> key of the Ticket that carries this hash"""
+    return TICKET_HASH + value
+
+
+def seed(node_id: bytes) -> bytes:
+    """-> WorkSeed, the node's newest"""
+    return SEED + node_id
+
+
+def proven(node_id: bytes) -> bytes:
+    """-> the newest epoch that the node proved, 8 bytes"""
+    return PROVEN + node_id
+
+
+def due(expires_ms: int, allocation_id: bytes) -> bytes:
+    """Index of active leases by their end."""
+    return DUE + u64(expires_ms) + allocation_id
+
+
+def ended(forget_ms: int, allocation_id: bytes) -> bytes:
+    """Index of ended allocations by the time they are forgotten."""
+    return ENDED + u64(forget_ms) + allocation_id
+
+
+def index_time(key: bytes, index: bytes) -> int:
+    """Unix milliseconds in a key of `due` or `ended`."""
+    return int.from_bytes(key[len(index) : len(index) + 8], "big")
+
+
+def index_id(key: bytes, index: bytes) -> bytes:
+    """The allocation id in a key of `due` or `ended`."""
+    return key[len(index) + 8 :]

@@ -1,0 +1,112 @@
+"""hypermesh-ledger run: one validator, as two supervised processes, from one directory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypermesh_ledger.options import (
+    NAMED_PARAMETERS,
+    add_application_options,
+    check_application_options,
+    find_cometbft,
+)
+from hypermesh_ledger.supervisor import EX_CONFIG, Commands, Misconfigured, Supervisor
+
+_log = logging.getLogger("hypermesh_ledger")
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the application's command line. Ends with a usage error for what makes no sense."""
+    parser = argparse.ArgumentParser(prog="hypermesh-ledger", description="The ledger: CometBFT and its application.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the ledger until a signal", description="Run the ledger.")
+    run.add_argument(
+        "--home",
+        type=Path,
+        default=Path(os.environ.get("HYPERMESH_LEDGER_HOME", "/var/lib/hypermesh-ledger")),
+        help="directory of keys, blocks and state (HYPERMESH_LEDGER_HOME; default %(default)s)",
+    )
+    run.add_argument(
+        "--cometbft",
+        default=os.environ.get("HYPERMESH_COMETBFT"),
+        help="the CometBFT v0.40.0 program (HYPERMESH_COMETBFT; default: build/bin/cometbft, then the PATH)",
+    )
+    add_application_options(run)
+    options = parser.parse_args(argv)
+    check_application_options(run, options)
+    return options, application_command(options)
+
+
+def application_command(options: argparse.Namespace) -> list[str]:
+    """How the supervisor starts the application."""
+    command = [sys.executable, "-P", "-m", "hypermesh_ledger.application"]
+    for name in (
+        "host",
+        "port",
+        "metrics_port",
+        "chain_id",
+        "proof_parameters",
+        "root_public_key",
+        "tls_cert",
+        "tls_key",
+        "namespace",
+        "trustchain",
+        "token_file",
+    ):
+        value = getattr(options, name)
+        if name == "proof_parameters" and value not in NAMED_PARAMETERS:
+            value = Path(value).resolve()  # the application runs in another directory
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    return command
+
+
+async def supervise(home: Path, commands: Commands) -> None:
+    """Until SIGTERM or SIGINT. Raises Misconfigured."""
+    work = asyncio.create_task(Supervisor(home, commands).run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not work.cancelled():
+            raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 after a signal, 78 when a person must mend the configuration first."""
+    options, application = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format='{"level": "%(levelname)s", "process": "ledger-supervisor", "message": "%(message)s"}',
+    )
+    cometbft = find_cometbft(options.cometbft)
+    if cometbft is None:
+        _log.critical("CometBFT is not at %s: give --cometbft, or build it with `make toolchain`.", options.cometbft)
+        return EX_CONFIG
+    home = options.home.resolve()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.critical("Can't use %s: %s. Give --home a directory on a writable volume.", home, error)
+        return EX_CONFIG
+    commands = Commands(application, [cometbft, "start", "--home", str(home)])
+    try:
+        asyncio.run(supervise(home, commands))
+    except Misconfigured as error:
+        _log.critical("%s", error)
+        return EX_CONFIG
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

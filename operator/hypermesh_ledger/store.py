@@ -1,0 +1,153 @@
+"""The committed state on disk: LMDB, one atomic transaction a block for state, tree, height and app hash together.
+
+    FinalizeBlock -> prepare(writes) -> Prepared (app hash known, nothing changed) -> Commit -> one LMDB transaction
+
+A crash before that transaction leaves the state of the block before; CometBFT then replays the block. A crash after it
+leaves the new state, and Info tells CometBFT that the block is done. There is no third case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger import commitment
+from hypermesh_ledger.errors import StoreUnusable
+from hypermesh_ledger.state import Writes
+
+MAP_BYTES: Final = 1 << 38
+"""Address space for the database (256 GiB); the file takes only what the state needs."""
+_HEAD: Final = b"head"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A block's effect, ready to commit."""
+
+    head: ledger_pb2.Block
+    writes: Writes
+    hashes: dict[bytes, bytes | None]
+    update: commitment.Update
+
+
+class Snapshot:
+    """A Reader of one committed height, unmoved by later commits. Close it; an open one keeps old pages alive."""
+
+    def __init__(self, environment: Any, state: Any, head: ledger_pb2.Block) -> None:
+        self._transaction = environment.begin(buffers=False)
+        self._state = state
+        self.head = head
+
+    def get(self, key: bytes) -> bytes | None:
+        """See state.Reader."""
+        value: bytes | None = self._transaction.get(key, db=self._state)
+        return value
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See state.Reader."""
+        with self._transaction.cursor(self._state) as cursor:
+            if not cursor.set_range(prefix):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def close(self) -> None:
+        """Give the pages back."""
+        self._transaction.abort()
+
+
+class Store:
+    """The state of one chain in one directory. One process opens it; `snapshot` is the newest committed height."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises StoreUnusable."""
+        self._directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=4, subdir=True)
+            self._meta = self._environment.open_db(b"meta")
+            self._state = self._environment.open_db(b"state")
+            self._hashes = self._environment.open_db(b"hashes")
+            self._tree = self._environment.open_db(b"tree")
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("open", error) from error
+        with self._environment.begin() as transaction:
+            head = transaction.get(_HEAD, db=self._meta)
+            self._root = commitment.Tree(transaction.cursor(self._tree))
+        self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
+        if self.head.app_hash and self.head.app_hash != self._root.app_hash:
+            text = f"The state in {directory} is damaged (its tree does not give its app hash)."
+            raise StoreUnusable(f"{text} Restore a backup, or remove the directory and let the chain replay.")
+
+    @property
+    def head(self) -> ledger_pb2.Block:
+        """Height, block time and app hash of the newest commit; height 0 before the first."""
+        return self.snapshot.head
+
+    def open_snapshot(self) -> Snapshot:
+        """A snapshot of the newest height for a long read; the caller closes it."""
+        return self._read(self.head)
+
+    def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
+        """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
+        with self._environment.begin() as transaction:
+            leaves, hashes = commitment.bucket_changes(writes, lambda bucket: self._entries(transaction, bucket))
+        update = self._root.update(leaves)
+        head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
+        return Prepared(head, writes, hashes, update)
+
+    def commit(self, prepared: Prepared) -> None:
+        """Make it durable. Raises StoreUnusable when the disk is full or broken; then nothing has changed."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                _write(transaction, self._state, prepared.writes)
+                _write(transaction, self._hashes, prepared.hashes)
+                _write(transaction, self._tree, prepared.update.leaves)
+                transaction.put(_HEAD, prepared.head.SerializeToString(deterministic=True), db=self._meta)
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("write", error) from error
+
+    def advance(self, prepared: Prepared) -> None:
+        """Let readers see what `commit` made durable."""
+        self._root.apply(prepared.update)
+        old, self.snapshot = self.snapshot, self._read(prepared.head)
+        old.close()
+
+    def close(self) -> None:
+        """Close the database; snapshots are dead afterwards."""
+        self.snapshot.close()
+        self._environment.close()
+
+    def _read(self, head: ledger_pb2.Block) -> Snapshot:
+        return Snapshot(self._environment, self._state, head)
+
+    def _entries(self, transaction: Any, bucket: bytes) -> commitment.Entries:
+        found: commitment.Entries = []
+        with transaction.cursor(self._hashes) as cursor:
+            if cursor.set_range(bucket):
+                for key, value in cursor:
+                    if key[:2] != bucket:
+                        break
+                    found.append((key[2:], value))
+        return found
+
+    def _unusable(self, deed: str, error: Exception) -> StoreUnusable:
+        return StoreUnusable(
+            f"Can't {deed} the state in {self._directory}: {error}. "
+            "Free space on the volume or enlarge it, and check that this process may write there."
+        )
+
+
+def _write(transaction: Any, database: Any, writes: Any) -> None:
+    for key, value in writes.items():
+        if value is None:
+            transaction.delete(key, db=database)
+        else:
+            transaction.put(key, value, db=database)

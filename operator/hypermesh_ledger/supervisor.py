@@ -1,0 +1,180 @@
+"""Runs CometBFT and the application as two processes that live and die together.
+
+When the application dies, CometBFT may wait for its socket for ever while its RPC still answers; so whichever of the
+two ends, the other is killed, and both start again: application first, CometBFT when the application listens. Health is
+the height that the application reports on a pipe, never an RPC's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+EX_CONFIG: Final = 78
+"""Exit status of the application for what a restart can't mend (sysexits.h)."""
+LISTEN_S: Final = 120.0
+"""Longest time until the application listens; it may wait for the federation's trust that long."""
+STALL_S: Final = 30.0
+"""Longest time without a new block (an idle ledger makes two a second) before both are started again."""
+STOP_S: Final = 5.0
+BACKOFF_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+SETTLED_S: Final = 30.0
+"""After running this long, the next failure counts as the first."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_libc = ctypes.CDLL(None)
+
+
+class Ended(Exception):
+    """One of the two processes ended or stalled."""
+
+
+class Misconfigured(Exception):
+    """The application will not start with this configuration; it has said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How the two processes are started; the application gets the heartbeat's descriptor appended."""
+
+    application: Sequence[str]
+    cometbft: Sequence[str]
+
+
+class Supervisor:
+    """Keeps one ledger running in one directory."""
+
+    def __init__(self, home: Path, commands: Commands) -> None:
+        self._home = home
+        self._commands = commands
+        self._height = 0
+        self.running: list[asyncio.subprocess.Process] = []
+        """Application and CometBFT, as far as started."""
+
+    async def run(self) -> None:
+        """For ever, until cancelled (then both are stopped). Raises Misconfigured."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            try:
+                await self._run_once()
+            except Ended as reason:
+                failures = 1 if loop.time() - started > SETTLED_S else failures + 1
+                pause = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+                _log.warning("ledger interrupted: %s; starting both again in %s s", reason, pause)
+                await asyncio.sleep(pause)
+
+    async def _run_once(self) -> None:
+        self.running = []
+        self._height = 0
+        reading, writing = os.pipe()
+        try:
+            try:
+                application = await self._start([*self._commands.application, str(writing)], (writing,))
+            finally:
+                os.close(writing)
+            heartbeat = await _reader(reading)
+            await self._until_listening(application, heartbeat)
+            cometbft = await self._start(self._commands.cometbft, ())
+            watched = [
+                asyncio.create_task(_ends("application", application)),
+                asyncio.create_task(_ends("CometBFT", cometbft)),
+                asyncio.create_task(self._stalls(heartbeat)),
+            ]
+            try:
+                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in watched:
+                    task.cancel()
+        except Ended:
+            await self._kill()
+            raise
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _start(self, command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=self._home, pass_fds=descriptors, preexec_fn=_die_with_parent
+            )
+        except OSError as error:
+            raise Misconfigured(f"Can't start {command[0]}: {error}. Check --cometbft and --home.") from error
+        self.running.append(process)
+        return process
+
+    async def _until_listening(self, application: asyncio.subprocess.Process, heartbeat: asyncio.StreamReader) -> None:
+        try:
+            async with asyncio.timeout(LISTEN_S):
+                first = await heartbeat.readline()
+        except TimeoutError:
+            raise Ended(f"the application did not listen within {LISTEN_S:.0f} s") from None
+        if not first:
+            await _ends("application", application)
+
+    async def _stalls(self, heartbeat: asyncio.StreamReader) -> None:
+        """Returns never; raises Ended when no block comes."""
+        loop = asyncio.get_running_loop()
+        moved = loop.time()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    line = await heartbeat.readline()
+                if not line:
+                    await asyncio.sleep(STALL_S)  # the application is ending; its exit tells more
+                elif int(line) > self._height:
+                    self._height, moved = int(line), loop.time()
+            if loop.time() - moved > STALL_S:
+                raise Ended(f"no block after height {self._height} for {STALL_S:.0f} s")
+
+    async def _kill(self) -> None:
+        for process in self.running:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        for process in self.running:
+            await process.wait()
+
+    async def _stop(self) -> None:
+        """CometBFT first, so that it never waits for an application that is gone."""
+        for process in reversed(self.running):
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STOP_S):
+                        await process.wait()
+        await self._kill()
+
+
+async def _ends(name: str, process: asyncio.subprocess.Process) -> None:
+    status = await process.wait()
+    if status == EX_CONFIG:
+        raise Misconfigured(f"the {name} refuses its configuration; its last log line says why")
+    how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+    raise Ended(f"{name} ended ({how})")
+
+
+async def _reader(descriptor: int) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader
+
+
+def _die_with_parent() -> None:
+    """In the child: be killed when the supervisor is, so that nothing runs unsupervised."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
