@@ -66,7 +66,7 @@ class AllocationSpec:
 
     type: str
     amount: int
-    privacy_level: int
+    privacy_level: ledger_pb2.PrivacyLevel
     lease_seconds: int
     asset_name: str | None = None
     max_price: int | None = None

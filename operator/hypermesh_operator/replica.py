@@ -1,0 +1,131 @@
+"""One replica of the operator: wires the parts, waits for leadership, works until cancelled or the lease is lost.
+
+keys, trust -> ledger mirror (standbys keep it warm) -> leadership -> enrolment -> watches, workers, sweep
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import Final
+
+from hypermesh.resources import OPERATOR_MANAGER
+from hypermesh_clients import serving
+from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_leases import Leadership
+from hypermesh_clients.ledger import LedgerClient
+from hypermesh_clients.mirror import Mirror
+from hypermesh_clients.trust import Trust, read_trust
+from hypermesh_operator import config, identity, metrics
+from hypermesh_operator.announcing import Announcer
+from hypermesh_operator.attempts import Attempts
+from hypermesh_operator.inventory import Inventory
+from hypermesh_operator.pool import Pool
+from hypermesh_operator.publishing import Publisher
+from hypermesh_operator.reconciler import FRESH_S, Reconciler, Tools
+from hypermesh_operator.submitting import Submitter
+from hypermesh_operator.sweep import Sweep
+from hypermesh_operator.watching import AllocationWatch, MappingWatch
+
+_log = logging.getLogger(__name__)
+
+LEASE: Final = "hypermesh-operator"
+
+
+async def operate(settings: config.Config) -> None:
+    """Runs one replica until cancelled. Raises LeadershipLost, TrustNotPublished, KubeError."""
+    async with AsyncExitStack() as stack:
+        probes = serving.Probes(settings.metrics_port)
+        probes.add("started", lambda: "reads keys and trust")
+        await probes.start()
+        stack.push_async_callback(probes.stop)
+        kube = await stack.enter_async_context(_kube(settings))
+        signer = await identity.load(kube, settings.namespace)
+        trust = await read_trust(kube, settings.namespace)
+        client = LedgerClient(settings.ledger, trust.ca_pem)
+        stack.push_async_callback(client.close)
+        mirror = Mirror(client)
+        leadership = Leadership(kube, settings.namespace, LEASE, settings.identity)
+        place = identity.Place(settings.trustchain, trust.ca_pem, settings.token_file)
+        enrolled = identity.Enrolled(place, signer, client, mirror)
+        work = Work(settings, kube, mirror, Submitter(client, mirror, signer), enrolled, trust)
+        probes.add("started", lambda: None)
+        probes.add("ledger", lambda: _ledger_check(mirror))  # all that a standby needs to be ready
+        async with asyncio.TaskGroup() as group:
+            group.create_task(mirror.run())
+            await leadership.acquire()
+            _log.info("leads as %s", settings.identity)
+            metrics.LEADER.set(1)
+            group.create_task(leadership.hold())
+            work.watched_by(probes)
+            await mirror.synced.wait()
+            await enrolled.ensure()
+            await work.run()
+
+
+class Work:
+    """What the leader does."""
+
+    def __init__(
+        self,
+        settings: config.Config,
+        kube: Kube,
+        mirror: Mirror,
+        submitter: Submitter,
+        enrolled: identity.Enrolled,
+        trust: Trust,
+    ) -> None:
+        self._settings = settings
+        self._enrolled = enrolled
+        self._inventory = Inventory(trust.cluster_uid)
+        pool = Pool(mirror)
+        self._announcer = Announcer(kube, settings.identity)
+        self._reconciler = Reconciler(
+            Tools(
+                kube=kube,
+                mirror=mirror,
+                pool=pool,
+                attempts=Attempts(pool, submitter, mirror, trust.cluster_uid, enrolled.doubt),
+                submitter=submitter,
+                publisher=Publisher(kube, self._inventory, submitter.signer, trust.ca_pem),
+                announcer=self._announcer,
+                inventory=self._inventory,
+                release_timeout_s=settings.release_timeout_s,
+            )
+        )
+        pool.widened = self._reconciler.widened
+        self._allocations = AllocationWatch(kube.connection, self._inventory, self._reconciler)
+        self._mappings = MappingWatch(kube, self._inventory, self._reconciler)
+        self._sweep = Sweep(kube, mirror, self._inventory, submitter)
+
+    def watched_by(self, probes: serving.Probes) -> None:
+        """The leader's own readiness."""
+        probes.add("enrolment", self._enrolled.check)
+        probes.add("allocations", self._allocations.check)
+        probes.add("proxymappings", self._mappings.check)
+
+    async def run(self) -> None:
+        """Until cancelled. What exists of mappings is known before the first Allocation is looked at."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._mappings.run())
+            await self._mappings.synced.wait()
+            group.create_task(self._allocations.run())
+            group.create_task(self._reconciler.run(self._settings.workers))
+            group.create_task(self._announcer.run())
+            group.create_task(self._sweep.run(self._settings.sweep_every_s))
+            group.create_task(self._enrolled.run())
+
+
+def _kube(settings: config.Config) -> Kube:
+    if settings.kubeconfig is not None:
+        return Kube.from_kubeconfig(settings.kubeconfig, user_agent=OPERATOR_MANAGER)
+    return Kube.auto(user_agent=OPERATOR_MANAGER)
+
+
+def _ledger_check(mirror: Mirror) -> str | None:
+    age = mirror.age()
+    metrics.LEDGER_AGE.set(age)
+    if not mirror.synced.is_set():
+        return "ledger: its records have not come yet"
+    return None if age < FRESH_S else f"ledger: nothing heard for {age:.0f} s"

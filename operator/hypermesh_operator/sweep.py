@@ -1,0 +1,92 @@
+"""Orphans: what the ledger holds for Allocations of this cluster that are no more, is released.
+
+They come from deletions while the ledger was away, and from a crash between submission and answer. Every candidate is
+asked for by name before it is released: a resource's uid never returns, so an absent one is gone for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from hypermesh.refusals import Refused
+from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_clients.kube import Kube, KubeError, NotFound
+from hypermesh_clients.kube_resources import ALLOCATIONS
+from hypermesh_clients.ledger import LedgerUnavailable
+from hypermesh_clients.mirror import Mirror, TicketsMissing
+from hypermesh_operator import metrics, objects
+from hypermesh_operator.inventory import Inventory
+from hypermesh_operator.objects import Grant
+from hypermesh_operator.submitting import Submitter
+
+_log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 200
+"""Releases of one sweep; the next one takes the rest."""
+
+
+class Sweep:
+    """`run` sweeps every so many seconds."""
+
+    def __init__(self, kube: Kube, mirror: Mirror, inventory: Inventory, submitter: Submitter) -> None:
+        self._kube = kube
+        self._mirror = mirror
+        self._inventory = inventory
+        self._submitter = submitter
+
+    async def run(self, every_s: float) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self.once()
+            except (KubeError, LedgerUnavailable) as error:
+                _log.info("the orphan sweep is put off: %s", error)
+
+    async def once(self) -> int:
+        """Releases what it finds; returns how many."""
+        released = 0
+        for grant in self._unknown():
+            if released >= AT_ONCE:
+                break
+            if await self._exists(grant):
+                continue
+            try:
+                await self._submitter.release(grant)
+            except (Refused, TicketsMissing) as error:
+                _log.warning("orphan %s/%s is not released: %s", grant.namespace, grant.name, error)
+                continue
+            released += 1
+            metrics.ORPHANS.inc()
+            _log.info("released orphan %s/%s (uid %s)", grant.namespace, grant.name, grant.uid)
+        return released
+
+    def _unknown(self) -> list[Grant]:
+        """Active grants of this cluster for which no resource is known here."""
+        active = ledger_pb2.ALLOCATION_STATE_ACTIVE
+        records = [
+            record
+            for allocation_id, record in self._mirror.allocations.items()
+            if record.state == active and self._inventory.uid_of(allocation_id) is None
+        ]
+        grants = (objects.grant(record) for record in records)
+        ours = self._signers()
+        return [grant for grant in grants if grant.signer in ours]
+
+    def _signers(self) -> frozenset[bytes]:
+        """Keys of this cluster's operators, today's and former ones."""
+        found = set()
+        for key, node in self._mirror.nodes.items():
+            body = trust_pb2.CertificateBody.FromString(node.certificate.body)
+            if body.role == trust_pb2.ROLE_OPERATOR and body.cluster_uid == self._inventory.cluster_uid:
+                found.add(key)
+        return frozenset(found)
+
+    async def _exists(self, grant: Grant) -> bool:
+        try:
+            body = await self._kube.get(ALLOCATIONS, grant.name, grant.namespace)
+        except NotFound:
+            return False
+        return bool(body["metadata"]["uid"] == grant.uid)
