@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from local_cluster import cgroups, network, tunables
+from local_cluster import cgroups, network
 from local_cluster.processes import wait_gone
 from local_cluster.state import ClusterError, State, load, remove_data
 
@@ -55,8 +55,6 @@ def down(directory: Path, *, keep: bool) -> None:
     kill_members(state.plan.cgroup)
     remove_link(state)
     unmount(directory)
-    tunables.restore(state.sysctls)
-    state.sysctls = {}
     state.save()
     if not keep:
         remove_data(directory)

@@ -36,12 +36,13 @@ START_SECONDS = 30
 
 @dataclass(frozen=True)
 class Root:
-    """The machine's own file system; see mounts.enter_node_root."""
+    """The machine's own file system; see mounts.enter_root."""
 
     scratch: str
     binds: tuple[tuple[str, str], ...]
     files: dict[str, str]
     visible: tuple[str, ...]
+    masks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def decode(text: str) -> Specification:
             tuple((source, target) for source, target in root["binds"]),
             root["files"],
             tuple(root["visible"]),
+            root["masks"],
         ),
         services=services,
     )
@@ -151,7 +153,7 @@ def _become(specification: Specification) -> None:
         mounts.own_proc()
     else:
         root = specification.root
-        mounts.enter_node_root(Path(root.scratch), root.binds, root.files, root.visible)
+        mounts.enter_root(Path(root.scratch), root.binds, root.files, root.visible, root.masks)
     for name, value in specification.sysctls.items():
         Path("/proc/sys", name).write_text(value)
     supervise(slots)

@@ -1,12 +1,12 @@
-"""A node's own view of files: the host's system underneath, everything a node writes on top, thrown away with it.
+"""A machine's own view of files: the host's system underneath, everything a machine writes on top, thrown away with it.
 
     /                    overlay: lower = the host's root, upper = memory; nothing reaches the host
-    /proc /sys /dev/pts /dev/shm /run    the node's own
-    /sys/fs/cgroup       the node's cgroup namespace
+    /proc /sys /dev/pts /dev/shm /run    the machine's own
+    /sys/fs/cgroup       the machine's cgroup namespace
     /dev                 the host's, so that devices (loop, disks, GPUs) come and go in nodes too
     /var/lib/{containerd,kubelet,hypermesh}, /var/log/pods   directories of the cluster's state, on a real disk
 Foreign mounts of the host are not there at all, and the root is shared so that Bidirectional volumes work.
-All of it lives in the node's mount namespace: it is gone when the node's first process is.
+All of it lives in the machine's mount namespace: it is gone when the machine's first process is.
 """
 
 from __future__ import annotations
@@ -62,17 +62,22 @@ def own_proc() -> None:
     mount("proc", Path("/proc"), "proc", SECURE)
 
 
-def enter_node_root(
-    scratch: Path, binds: Sequence[tuple[str, str]], files: Mapping[str, str], visible: Sequence[str]
+def enter_root(
+    scratch: Path,
+    binds: Sequence[tuple[str, str]],
+    files: Mapping[str, str],
+    visible: Sequence[str],
+    masks: Mapping[str, str],
 ) -> None:
-    """Builds the node's root below `scratch` (an existing directory) and makes it this namespace's root.
+    """Builds the machine's root below `scratch` (an existing directory) and makes it this namespace's root.
 
     `binds` are (host path, node path); `files` node path -> text; `visible` host paths that must stay readable at
-    the same place even if they lie on another file system than the host's root.
+    the same place even if they lie on another file system than the host's root; `masks` are files of /proc/sys that
+    show a given text instead, so that a daemon which wants that value finds it and leaves the host's alone.
     """
     mount("tmpfs", scratch, "tmpfs", MS_NODEV | MS_NOSUID, "mode=0755")
-    upper, work, root = (scratch / part for part in ("upper", "work", "root"))
-    for directory in (upper, work, root):
+    upper, work, root, shown = (scratch / part for part in ("upper", "work", "root", "masks"))
+    for directory in (upper, work, root, shown):
         directory.mkdir()
     mount("overlay", root, "overlay", 0, f"lowerdir=/,upperdir={upper},workdir={work}")
     _kernel_file_systems(root)
@@ -87,6 +92,10 @@ def enter_node_root(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         file.write_text(text)
+    for number, (name, text) in enumerate(masks.items()):
+        if (root / name.lstrip("/")).exists():
+            (shown / str(number)).write_text(text)
+            bind(shown / str(number), root / name.lstrip("/"))
     _pivot(root)
     mount("none", Path("/"), "", MS_REC | MS_SHARED)
 

@@ -18,6 +18,16 @@ CRI_SOCKET = "/run/containerd/containerd.sock"
 CNI_BINARIES = "/usr/lib/cni"
 KUBERNETES = "/etc/kubernetes"
 VOLUMES = "/var/lib/local-volumes"
+# What a kubelet sets for the whole machine (setupKernelTunables in its pkg/kubelet/cm/container_manager_linux.go). The
+# machine is not ours alone: the kubelet is shown these as set already, and the kernel keeps what it has.
+KERNEL_SETTINGS = {
+    "/proc/sys/vm/overcommit_memory": "1\n",
+    "/proc/sys/vm/panic_on_oom": "0\n",
+    "/proc/sys/kernel/panic": "10\n",
+    "/proc/sys/kernel/panic_on_oops": "1\n",
+    "/proc/sys/kernel/keys/root_maxkeys": "1000000\n",
+    "/proc/sys/kernel/keys/root_maxbytes": "25000000\n",
+}
 UNUSED_PLUGINS = ("io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs")
 
 

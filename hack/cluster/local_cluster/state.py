@@ -33,12 +33,11 @@ class ClusterError(Exception):
 
 @dataclass
 class State:
-    """The record of one cluster: how many nodes, which machines run, which kernel settings were there before."""
+    """The record of one cluster: how many nodes, and which machines run."""
 
     directory: Path
     nodes: int = 0
     machines: dict[str, Process] = field(default_factory=dict)
-    sysctls: dict[str, str] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
@@ -72,7 +71,7 @@ class State:
 def encode(state: State) -> str:
     """The record as JSON text."""
     machines = {name: {"pid": item.pid, "start": item.start} for name, item in state.machines.items()}
-    body = {"version": VERSION, "nodes": state.nodes, "machines": machines, "sysctls": state.sysctls}
+    body = {"version": VERSION, "nodes": state.nodes, "machines": machines}
     return json.dumps(body, indent=2) + "\n"
 
 
@@ -83,7 +82,7 @@ def decode(directory: Path, text: str) -> State:
         if body["version"] != VERSION:
             raise ValueError(f"version {body['version']}")
         machines = {name: Process(item["pid"], item["start"]) for name, item in body["machines"].items()}
-        return State(directory, int(body["nodes"]), machines, dict(body["sysctls"]))
+        return State(directory, int(body["nodes"]), machines)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError(
             f"{directory}/state.json is not a cluster record ({error}); remove the file and run `cluster-down`"

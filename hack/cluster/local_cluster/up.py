@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local_cluster import images, kubectl, manifests, network, paths, preflight, provision, tunables, volumes
+from local_cluster import images, kubectl, manifests, network, paths, preflight, provision, volumes
 from local_cluster.addresses import CONTROL_PLANE, MAX_NODES, SWITCH, node_name
 from local_cluster.control_plane import API_SEEN
 from local_cluster.down import power_off
 from local_cluster.machine import Root, Specification, Starting
-from local_cluster.node import KUBERNETES, VOLUMES, Node
+from local_cluster.node import KERNEL_SETTINGS, KUBERNETES, VOLUMES, Node
 from local_cluster.nodes import import_image
 from local_cluster.state import ClusterError, State, load
 
@@ -37,7 +37,6 @@ def up(directory: Path, nodes: int, cache: Path, binaries: Path) -> State:
     state = load(directory)
     network.refuse_foreign(state.plan, directory)
     state.nodes = max(nodes, state.nodes)
-    state.sysctls = state.sysctls or tunables.read()
     state.save()
     say(started, f"cluster {state.plan.identity}: {state.nodes} node(s), prefix {state.plan.prefix}")
     base = images.base_images(cache, binaries)
@@ -149,7 +148,7 @@ def node_machine(state: State, node: Node, cache: Path) -> Specification:
         (str(disk / "kubernetes"), KUBERNETES),
         (str(provision.volumes(state)), VOLUMES),
     )
-    root = Root(scratch_directory(node.directory), binds, node.files(), visible(cache))
+    root = Root(scratch_directory(node.directory), binds, node.files(), visible(cache), KERNEL_SETTINGS)
     cgroup = f"{state.plan.cgroup}/{node.name}"
     return Specification(node.name, cgroup, network.NODE_SYSCTLS, root, node.services())
 
