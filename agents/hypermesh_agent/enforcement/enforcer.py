@@ -22,23 +22,25 @@ _log = logging.getLogger(__name__)
 class Enforcer:
     """Make it with `open`; calls for one grant must not overlap, those for different grants may."""
 
-    def __init__(self, memory: MemoryRegions, storage: StorageRegions, cpu: cgroups.Controller) -> None:
+    def __init__(self, memory: MemoryRegions, storage: StorageRegions | None, cpu: cgroups.Controller) -> None:
         self.memory = memory
         self.storage = storage
         self._cpu = cpu
 
     @classmethod
-    def open(cls, state: Path, pool: Path, cgroup_root: Path, populator: Populator) -> Enforcer:
+    def open(cls, state: Path, pool: Path | None, cgroup_root: Path, populator: Populator) -> Enforcer:
         """Regions under `state`/memory (a tmpfs, mounted if need be) and `pool`/regions. Raises EnforcementFailed."""
-        memory, storage = state / "memory", pool / "regions"
+        memory, storage = state / "memory", pool / "regions" if pool else None
         mounts.ensure_tmpfs(memory)
         try:
-            storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if storage is not None:
+                storage.mkdir(mode=0o700, parents=True, exist_ok=True)
             own = Path("/proc/self/cgroup").read_text()
         except OSError as error:
             raise EnforcementFailed("PoolUnavailable", f"{error.filename}: {error.strerror}") from error
         groups = cgroups.find(cgroup_root, own)
-        return cls(MemoryRegions(memory, groups.memory, populator), StorageRegions(storage), groups.cpu)
+        regions = StorageRegions(storage) if storage else None
+        return cls(MemoryRegions(memory, groups.memory, populator), regions, groups.cpu)
 
     async def ensure(self, grant: Grant) -> Region | None:
         """Makes the grant real, or finds that it is. A GPU is held by the ledger alone. Raises EnforcementFailed."""
@@ -46,6 +48,8 @@ class Enforcer:
             case ledger_pb2.ASSET_TYPE_MEMORY:
                 return await self.memory.ensure(grant)
             case ledger_pb2.ASSET_TYPE_STORAGE:
+                if self.storage is None:
+                    raise EnforcementFailed("PoolUnavailable", "this node has no storage pool: set HYPERMESH_POOL")
                 return await self.storage.ensure(grant)
             case ledger_pb2.ASSET_TYPE_CPU:
                 self._cpu.make_cpu(grant.name, grant.amount)
@@ -56,7 +60,7 @@ class Enforcer:
         match grant.type:
             case ledger_pb2.ASSET_TYPE_MEMORY:
                 await self.memory.remove(grant.name)
-            case ledger_pb2.ASSET_TYPE_STORAGE:
+            case ledger_pb2.ASSET_TYPE_STORAGE if self.storage is not None:
                 await self.storage.remove(grant.name)
             case ledger_pb2.ASSET_TYPE_CPU:
                 self._cpu.remove(grant.name)
@@ -64,7 +68,7 @@ class Enforcer:
     def clean(self, keep: Iterable[str]) -> int:
         """Removes everything that belongs to none of `keep` (names of grants); returns how many things went."""
         kept = set(keep)
-        removed = self.memory.clean(kept) + self.storage.clean(kept)
+        removed = self.memory.clean(kept) + (self.storage.clean(kept) if self.storage else [])
         for name in self._cpu.names():
             if name not in kept and self._cpu.remove(name):
                 removed.append(name)

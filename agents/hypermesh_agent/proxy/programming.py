@@ -58,12 +58,19 @@ class Programmer:
         return self._wanted
 
     async def start(self, wanted: Mapping[Key, Target]) -> int:
-        """Takes over the table of an earlier run, or makes it; returns how many mappings it had to change.
+        """Takes over the table of an earlier run, or makes an empty one; returns how many mappings it changed.
 
-        Mappings that are right stay untouched and existing connections go on. Raises ProgrammingFailed.
+        Of `wanted` those stay that are there, untouched, so that connections go on; the others come by `apply` when
+        they are ready. Raises ProgrammingFailed.
         """
         async with self._lock:
-            self._wanted = dict(wanted)
+            try:
+                present = await asyncio.to_thread(self._kernel.read)
+            except Diverged:
+                present = {}
+            except OSError as error:
+                raise self._failed(error) from error
+            self._wanted = {key: target for key, target in wanted.items() if key in present}
             return await self._converge()
 
     async def apply(self, add: Mapping[Key, Target], remove: Iterable[Key] = ()) -> set[Key]:

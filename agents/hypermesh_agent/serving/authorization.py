@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv6Address, IPv6Network
@@ -63,7 +63,7 @@ class Served:
     expires_ms: int
     node_name: str
     asset_name: str
-    attributes: Mapping[str, str]
+    attributes: Callable[[], Mapping[str, str]]
     region: Region | None
 
 

@@ -103,7 +103,7 @@ class ResourceServer:
             amount=served.amount,
             expires_ms=served.expires_ms,
             size=served.region.size if served.region else 0,
-            attributes=served.attributes,
+            attributes=served.attributes(),
         )
 
     async def _read(self, request: resource_pb2.ReadRequest, context: Any) -> bytes:

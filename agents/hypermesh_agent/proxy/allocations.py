@@ -1,0 +1,169 @@
+"""One allocation's way on its node: verify, enforce, open, and the way back. Programming happens for many at once.
+
+    record ACTIVE   -> verify -> ensure region or hold -> desk opens the address -> Prepared (to be programmed)
+    record ended    -> desk closes the address -> region removed -> Ended (to be unprogrammed)
+
+`Keeper` knows what it prepared, so that a record told twice changes nothing. It asks the ledger's mirror for the
+newest record whenever it works, and never trusts what it was told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from hypermesh.v1 import ledger_pb2
+from hypermesh_agent.directory import AssetDirectory
+from hypermesh_agent.enforcement.enforcer import Enforcer
+from hypermesh_agent.enforcement.grants import EnforcementFailed, Grant
+from hypermesh_agent.proxy.mappings import TCP, Key, Target
+from hypermesh_agent.proxy.outcomes import Outcome
+from hypermesh_agent.proxy.verification import Claim, Refusal, Standpoint, verify
+from hypermesh_agent.serving.authorization import Desk, Served
+from hypermesh_clients.mirror import Mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Enforced and answering; what remains is the kernel's translation."""
+
+    grant: Grant
+    key: Key
+    target: Target
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Not to be programmed, for a reason that people see."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Taken down; key is None when nothing had been prepared."""
+
+    key: Key | None
+
+
+class Keeper:
+    """Calls for one allocation id must not overlap. target: this node's address, 16 bytes, and the service's port."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        here: Standpoint,
+        enforcer: Enforcer,
+        desk: Desk,
+        directory: AssetDirectory,
+        node_name: str,
+        target: tuple[bytes, int],
+    ) -> None:
+        self._mirror = mirror
+        self._here = here
+        self._enforcer = enforcer
+        self._desk = desk
+        self._directory = directory
+        self._node_name = node_name
+        self._target = target
+        self._prepared: dict[bytes, Prepared] = {}
+        self._heights: dict[bytes, int] = {}
+
+    @property
+    def prepared(self) -> Mapping[bytes, Prepared]:
+        """By allocation id."""
+        return self._prepared
+
+    def active(self, allocation_id: bytes) -> ledger_pb2.AllocationRecord | None:
+        """This node's active record, None when there is none (any more)."""
+        record = self.known(allocation_id)
+        return record if record is not None and record.state == ledger_pb2.ALLOCATION_STATE_ACTIVE else None
+
+    def known(self, allocation_id: bytes) -> ledger_pb2.AllocationRecord | None:
+        """This node's record in whatever state."""
+        record = self._mirror.allocations.get(allocation_id)
+        return record if record is not None and record.node == self._here.key_id else None
+
+    def check(self, record: ledger_pb2.AllocationRecord) -> Claim | Refusal:
+        """The chain of verification.py with what the mirror holds now."""
+        seen = self._heights.get(record.allocation_id, 0)
+        return verify(record, self._here, self._mirror.nodes, self._mirror.assets, now_ms(), seen)
+
+    def mapping(self, claim: Claim) -> tuple[Key, Target]:
+        """What the kernel is to translate for a verified claim."""
+        key = Key(claim.operation.address, TCP, claim.operation.port)
+        return key, Target(*self._target, claim.record.expires_ms)
+
+    async def prepare(self, record: ledger_pb2.AllocationRecord) -> Prepared | Failed:
+        """Verifies and enforces, unless that is done already."""
+        held = self._prepared.get(record.allocation_id)
+        if held is not None and held.height == record.height and held.target.expires_ms == record.expires_ms:
+            return held
+        claim = self.check(record)
+        if isinstance(claim, Refusal):
+            return Failed(self._failure(record, claim.reason, claim.message))
+        operation, asset = claim.operation, claim.asset
+        grant = Grant(record.allocation_id, asset.registration.type, operation.amount)
+        try:
+            region = await self._enforcer.ensure(grant)
+        except EnforcementFailed as error:
+            return Failed(self._failure(record, error.reason, str(error)))
+        key, target = self.mapping(claim)
+        self._desk.open(
+            Served(
+                address=operation.address,
+                capability_hash=operation.capability_hash,
+                type=grant.type,
+                amount=grant.amount,
+                expires_ms=record.expires_ms,
+                node_name=self._node_name,
+                asset_name=asset.registration.name,
+                attributes=lambda: self._attributes(operation.asset_id),
+                region=region,
+            )
+        )
+        self._heights[record.allocation_id] = record.height
+        prepared = Prepared(grant, key, target, record.height)
+        self._prepared[record.allocation_id] = prepared
+        return prepared
+
+    async def end(self, allocation_id: bytes) -> Ended:
+        """Takes down what was prepared; the tenant's bytes are gone after it."""
+        held = self._prepared.get(allocation_id)
+        if held is None:
+            return Ended(None)
+        self._desk.close(held.key.address)
+        await self._enforcer.remove(held.grant)
+        del self._prepared[allocation_id]
+        return Ended(held.key)
+
+    def forget(self, allocation_id: bytes) -> None:
+        """The ledger holds no record of it any more."""
+        self._heights.pop(allocation_id, None)
+
+    def _attributes(self, asset_id: bytes) -> Mapping[str, str]:
+        asset = self._directory.get(asset_id)
+        return asset.attributes() if asset else {}
+
+    def _failure(self, record: ledger_pb2.AllocationRecord, reason: str, message: str) -> Outcome:
+        address, port = signed_address(record)
+        text = f"node {self._node_name} refuses the mapping of {IPv6Address(address)}: {message}"
+        return Outcome(address, port, reason, text)
+
+
+def signed_address(record: ledger_pb2.AllocationRecord) -> tuple[bytes, int]:
+    """Address (16 bytes) and port out of a record that may be damaged: then zeros."""
+    try:
+        envelope = ledger_pb2.Envelope.FromString(record.envelope)
+        operation = ledger_pb2.Operation.FromString(envelope.operation).allocate
+    except Exception:  # noqa: BLE001 - whatever the parser dislikes, the refusal must still be shown
+        return bytes(16), 0
+    return (operation.address if len(operation.address) == 16 else bytes(16)), operation.port
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
