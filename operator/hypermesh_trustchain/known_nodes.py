@@ -12,7 +12,7 @@ big-endian. A Secret holds 1 MiB: about 17,000 nodes. Records end `FORGET_S` aft
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hypermesh import addressing
@@ -38,9 +38,6 @@ class KnownNode:
     expires: int
 
 
-Bits = Callable[[bytes, int], int]
-
-
 @dataclass(frozen=True, slots=True)
 class KnownNodes:
     """Key id (32 bytes) → KnownNode."""
@@ -61,9 +58,7 @@ class KnownNodes:
         """Records sorted by key id."""
         return b"".join(_RECORD.pack(key, node.counter, node.expires) for key, node in sorted(self.nodes.items()))
 
-    def enrol(
-        self, key_id: bytes, expires: int, now_s: int, bits: Bits = addressing.node_bits
-    ) -> tuple[KnownNodes, int]:
+    def enrol(self, key_id: bytes, expires: int, now_s: int) -> tuple[KnownNodes, int]:
         """The registry with this key and the key's counter: its old one, else the first that collides with nobody.
 
         Records long expired are dropped on the way. Raises RegistryFull.
@@ -74,9 +69,9 @@ class KnownNodes:
         else:
             if len(kept) >= MAX_NODES:
                 raise RegistryFull(f"{MAX_NODES} nodes are enrolled; one cluster holds no more")
-            taken = {bits(key, node.counter) for key, node in kept.items()}
+            taken = {addressing.node_bits(key, node.counter) for key, node in kept.items()}
             counter = 0
-            while bits(key_id, counter) in taken:
+            while addressing.node_bits(key_id, counter) in taken:
                 counter += 1
             node = KnownNode(counter, expires)
         return KnownNodes({**kept, key_id: node}), node.counter
