@@ -103,8 +103,10 @@ async def run(options: argparse.Namespace) -> None:
 async def _federation(options: argparse.Namespace) -> federation.Federation:
     if options.root_public_key is not None:
         return federation.FileFederation(options.root_public_key, options.tls_cert, options.tls_key)
-    trustchain = federation.TrustChain(options.namespace, options.trustchain, options.token_file)
-    return await federation.join(trustchain)
+    from hypermesh_ledger import membership  # only here: the Kubernetes client costs memory and start-up time
+
+    trustchain = membership.TrustChain(options.namespace, options.trustchain, options.token_file)
+    return await membership.join(trustchain)
 
 
 async def _heartbeat(descriptor: int, progress: Progress) -> None:

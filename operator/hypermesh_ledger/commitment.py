@@ -57,15 +57,16 @@ class Tree:
 
     def __init__(self, used: Iterable[tuple[bytes, bytes]]) -> None:
         """used: (bucket, its 64 bytes of leaves) of every bucket that holds a key."""
-        nodes = bytearray(2 * _LEAVES * _HASH)
-        for number in range(BUCKETS):
-            _set(nodes, _LEAVES + 2 * number, bucket_leaves(number.to_bytes(2, "big"), []))
+        level = _empty_leaves()
         for bucket, leaves in used:
-            _set(nodes, _LEAVES + 2 * int.from_bytes(bucket, "big"), leaves)
-        for index in range(_LEAVES - 1, 0, -1):
-            children = nodes[2 * index * _HASH : (2 * index + 2) * _HASH]
-            _set(nodes, index, sha256(b"\1" + children).digest())
-        self._nodes = nodes
+            index = 2 * int.from_bytes(bucket, "big")
+            level[index], level[index + 1] = leaves[:_HASH], leaves[_HASH:]
+        levels = [level]
+        while len(level) > 1:
+            nodes = iter(level)
+            level = [sha256(b"\1" + left + right).digest() for left, right in zip(nodes, nodes, strict=True)]
+            levels.append(level)
+        self._nodes = bytearray(_HASH) + b"".join(b"".join(each) for each in reversed(levels))
 
     @property
     def app_hash(self) -> bytes:
@@ -128,6 +129,16 @@ def bucket_changes(
             leaves[bucket] = bucket_leaves(bucket, sorted(after.items()))
             hashes |= {bucket + key: value for key, value in changes.items()}
     return leaves, hashes
+
+
+def _empty_leaves() -> list[bytes]:
+    """`bucket_leaves` of every bucket, all empty."""
+    root, listing = bucket_leaves(b"\0\0", [])[:_HASH], b"\x20" + sha256(b"\x01").digest()
+    leaves: list[bytes] = []
+    for number in range(BUCKETS):
+        leaves.append(root)
+        leaves.append(sha256(b"\0\x04\0B" + number.to_bytes(2, "big") + listing).digest())
+    return leaves
 
 
 def _app_hash(store_root: bytes) -> bytes:

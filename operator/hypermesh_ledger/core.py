@@ -89,8 +89,6 @@ class Core:
 
     async def _admit(self, tx: bytes) -> int | None:
         decoded = operations.decode(tx)
-        if not self.store.head.height and self.born is None:
-            raise Refused(Reason.MempoolFull, "The ledger has no genesis yet; it is starting.")
         while True:
             head = self.store.head
             moment = max(head.time_ms, time.time_ns() // 1_000_000)

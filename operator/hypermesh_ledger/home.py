@@ -78,9 +78,15 @@ def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
     try:
         for name in ("config", "data", "state", "run"):
             (home / name).mkdir(parents=True, exist_ok=True)
-        key = home / "config" / "priv_validator_key.json"
+        key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
         if not key.exists():
+            _write(signed, '{"height": "0", "round": 0, "step": 0}')
             write_validator_key(key)
+        if not signed.exists():
+            raise HomeMismatch(
+                f"{signed} is missing: without it this validator could sign two blocks of one height. "
+                "Restore it, or start with an empty directory and a new key."
+            )
         path = home / "config" / "genesis.json"
         if path.exists():
             _check_same(home, json.loads(path.read_text()), chain_id, genesis)

@@ -39,8 +39,14 @@ class LedgerService(ledger_pb2_grpc.LedgerServicer):
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    async def _born(self, context: Any) -> None:
+        """Before the first block there is no genesis to answer by: UNAVAILABLE, as while the process starts."""
+        if not self._core.store.head.height:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the ledger waits for its first block")
+
     async def Submit(self, request: ledger_pb2.SubmitRequest, context: Any) -> ledger_pb2.SubmitResponse:  # noqa: N802
         """Answers when the operation is committed, or refused."""
+        await self._born(context)
         try:
             result = await self._core.submit(request.envelope)
         except Refused as refusal:
@@ -52,6 +58,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServicer):
 
     async def Status(self, request: ledger_pb2.StatusRequest, context: Any) -> ledger_pb2.StatusResponse:  # noqa: N802
         """The newest committed block and the genesis."""
+        await self._born(context)
         return self._core.status()
 
     async def GetAllocation(  # noqa: N802
@@ -68,6 +75,7 @@ class LedgerService(ledger_pb2_grpc.LedgerServicer):
         self, request: ledger_pb2.WatchRequest, context: Any
     ) -> AsyncIterator[ledger_pb2.Changes]:
         """RESOURCE_EXHAUSTED when the follower is too slow; it should watch again."""
+        await self._born(context)
         if len(request.node) not in (0, 32):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node is a key id of 32 bytes, or empty")
         try:

@@ -1,0 +1,74 @@
+"""Membership by Kubernetes and TrustChain: root key from the ConfigMap, TLS certificate by enrolment.
+
+The ledger's own Falcon key signs nothing but its enrolment, so it is made at each start and never stored; the TLS key
+it gets a certificate for stays in memory too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hypermesh import falcon
+from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, TrustChainUnavailable, enrol
+from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_config import ConfigError
+from hypermesh_clients.trust import Trust, TrustInvalid, TrustNotPublished, read_trust
+from hypermesh_ledger.errors import TrustUnusable
+
+_log = logging.getLogger(__name__)
+
+RETRY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChain:
+    """Where and as whom to enrol."""
+
+    namespace: str
+    target: str
+    token_file: Path
+
+
+class Membership:
+    """A Federation, made by `join`."""
+
+    def __init__(self, trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair, enrolment: Enrolment) -> None:
+        self.root_public = trust.root_public
+        self._trust = trust
+        self._trustchain = trustchain
+        self._keypair = keypair
+        self._enrolment = enrolment
+
+    def pair(self) -> tuple[bytes, bytes]:
+        """See Federation."""
+        return self._enrolment.tls_key, self._enrolment.tls_chain
+
+    async def renew(self) -> None:
+        """See Federation. A failure is logged and tried again; the old certificate lasts a while."""
+        while True:
+            await asyncio.sleep(max(RETRY_S, self._enrolment.renew_at - time.time()))
+            try:
+                self._enrolment = await _enrol(self._trust, self._trustchain, self._keypair)
+            except (EnrolmentRefused, TrustChainUnavailable, OSError) as error:
+                _log.warning("TLS certificate not renewed yet: %s", error)
+
+
+async def join(trustchain: TrustChain) -> Membership:
+    """Wait for TrustChain's word and enrol. Raises TrustUnusable."""
+    try:
+        async with Kube.auto(user_agent="hypermesh-ledger") as kube:
+            trust = await read_trust(kube, trustchain.namespace)
+        keypair = falcon.generate()
+        enrolment = await _enrol(trust, trustchain, keypair)
+    except (ConfigError, TrustInvalid, TrustNotPublished, EnrolmentRefused, TrustChainUnavailable, OSError) as error:
+        raise TrustUnusable(f"The ledger can't join its federation: {error}") from error
+    return Membership(trust, trustchain, keypair, enrolment)
+
+
+async def _enrol(trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair) -> Enrolment:
+    return await enrol(trustchain.target, trust.ca_pem, keypair, trustchain.token_file)
