@@ -6,6 +6,7 @@ secret. The root file system is kept in the user's cache, so that it is made onc
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -25,7 +26,15 @@ path-exclude /usr/share/locale/*
 path-exclude /usr/share/info/*
 path-exclude /usr/share/lintian/*
 """
-EMPTIED = ("var/lib/apt/lists", "var/cache/apt", "var/cache/debconf", "var/log", "usr/share/man", "usr/share/locale")
+EMPTIED = (
+    "dev",
+    "var/lib/apt/lists",
+    "var/cache/apt",
+    "var/cache/debconf",
+    "var/log",
+    "usr/share/man",
+    "usr/share/locale",
+)
 BLANKED = ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "etc/apt/sources.list")
 
 
@@ -38,17 +47,28 @@ class Base:
 
 
 def ensure(engine: Engine, cache: Path) -> Base:
-    """Have the base in the engine's store: there already, else pulled, else bootstrapped."""
-    made = cache / "image-base" / SUITE
+    """Have the base in the engine's store: there already, else pulled, else bootstrapped.
+
+    One bootstrapped by an older version of this file is made anew; one that came from elsewhere is left alone.
+    """
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    made = cache / "image-base" / f"{SUITE}-{recipe}"
     image_id = engine.image_id(NAME)
-    if image_id is None and engine.pull(NAME):
-        image_id = engine.image_id(NAME)
-    if image_id is None:
-        image_id = _bootstrapped(engine, made)
-        (made / f"{engine.program}.id").write_text(image_id)
-    ours = made / f"{engine.program}.id"
-    is_ours = ours.exists() and ours.read_text() == image_id
-    return Base(image_id, made / "sources.list" if is_ours else None)
+    if image_id is not None:
+        maker = _maker(cache, engine.program, image_id)
+        if maker in (None, made):
+            return Base(image_id, made / "sources.list" if maker else None)
+    elif engine.pull(NAME) and (image_id := engine.image_id(NAME)) is not None:
+        return Base(image_id, None)
+    image_id = _bootstrapped(engine, made)
+    (made / f"{engine.program}.id").write_text(image_id)
+    return Base(image_id, made / "sources.list")
+
+
+def _maker(cache: Path, program: str, image_id: str) -> Path | None:
+    """The cache folder a stored base image was bootstrapped in, None when it came from elsewhere."""
+    records = (cache / "image-base").glob(f"*/{program}.id")
+    return next((record.parent for record in records if record.read_text() == image_id), None)
 
 
 def _bootstrapped(engine: Engine, made: Path) -> str:
@@ -89,6 +109,7 @@ def host_sources(targets: str) -> list[str]:
 
 
 def _slim(root: Path) -> None:
+    """Take away what a container doesn't need or must not know: devices, documentation, this machine's names."""
     for name in EMPTIED:
         for entry in (root / name).glob("*"):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

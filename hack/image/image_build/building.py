@@ -41,7 +41,8 @@ def make(checkout: Path, cache: Path, wanted_engine: str | None, from_source: bo
     with _locked(folder / ".lock"):
         started = time.monotonic()
         rules = context.parse_rules((checkout / ".dockerignore").read_text())
-        paths = [*context.files(checkout, rules), ".dockerignore", "Dockerfile"]
+        tool = sorted(str(path.relative_to(checkout)) for path in Path(__file__).parent.glob("*.py"))
+        paths = [*context.files(checkout, rules), ".dockerignore", "Dockerfile", *tool]
         key = context.key(checkout, paths, [wanted_engine or "", str(from_source)])
         if target.exists() and record.exists() and json.loads(record.read_text())["key"] == key:
             print(f"image: {target} is up to date ({time.monotonic() - started:.1f} s)")
