@@ -1,0 +1,45 @@
+"""Parameter sets: ours are valid, and every range is enforced by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypermesh.proofs.parameters import DEMO, PRODUCTION, ParametersInvalid, validate
+from hypermesh.v1.proofs_pb2 import ProofParameters
+
+
+@pytest.mark.parametrize("params", [DEMO, PRODUCTION])
+def test_ours_are_valid(params: ProofParameters) -> None:
+    validate(params)
+
+
+@pytest.mark.parametrize("field", [field.name for field in ProofParameters.DESCRIPTOR.fields])
+@pytest.mark.parametrize("value", [0, 2**32 - 1])
+def test_every_field_has_a_range(field: str, value: int) -> None:
+    if (field, value) == ("grace_epochs", 0):
+        return  # no grace is a choice
+    params = ProofParameters()
+    params.CopyFrom(DEMO)
+    wide = ProofParameters.DESCRIPTOR.fields_by_name[field].cpp_type == 4
+    setattr(params, field, value << 32 if wide else value)
+    with pytest.raises(ParametersInvalid, match=field):
+        validate(params)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("work_n", 1000, "power of two"),
+        ("work_tile", 12, "power of two"),
+        ("space_required", 33, "at most space_challenges"),
+        ("vdf_discriminant_bits", 512, "from 1024 to 1024"),
+        ("space_min_k", 17, "from 18"),
+        ("work_samples", 1024, "doesn't fit a transaction"),
+    ],
+)
+def test_refusals_tell_what_to_do(field: str, value: int, message: str) -> None:
+    params = ProofParameters()
+    params.CopyFrom(PRODUCTION if field == "work_samples" else DEMO)
+    setattr(params, field, value)
+    with pytest.raises(ParametersInvalid, match=message):
+        validate(params)
