@@ -82,9 +82,9 @@ def cpu_list(text: str) -> tuple[int, ...]:
     cpus: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         span, _, stride = part.partition(":")
-        first_text, _, last_text = span.partition("-")
+        first_text, dash, last_text = span.partition("-")
         first = integer(first_text)
-        last = integer(last_text) if last_text else first
+        last = integer(last_text) if dash else first
         used, group = 1, 1
         if stride:
             used_text, _, group_text = stride.partition("/")

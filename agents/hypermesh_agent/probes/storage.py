@@ -52,13 +52,11 @@ def probe(
     carriers = underlying(tree, pool.device) if pool is not None else frozenset()
     by_device = _by_device(mounts)
     swaps = frozenset(line.split()[0] for line in (tree.text("/proc/swaps") or "").splitlines()[1:] if line.split())
-    hardware = []
-    placed = False
-    for disk in found:
-        carries = pool is not None and not placed and len(carriers) == 1 and bool(carriers & set(disk.paths))
-        placed = placed or carries
-        hardware.append(_hardware(tree, disk, by_device, swaps, pool if carries else None, reserve))
-    if pool is not None and not placed:
+    carrier = next((disk for disk in found if carriers and carriers <= set(disk.paths)), None)
+    hardware = [
+        _hardware(tree, disk, by_device, swaps, pool if disk is carrier else None, reserve) for disk in found
+    ]
+    if pool is not None and carrier is None:
         hardware.append(_pool_alone(tree, pool, mounts, carriers, reserve))
     return tuple(hardware)
 
