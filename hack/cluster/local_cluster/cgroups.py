@@ -7,6 +7,7 @@ daemons live in `system`, because on version 2 a cgroup with controllers for chi
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,10 +115,9 @@ def remove(relative: str, seconds: float) -> list[Path]:
 
 def _tree(relative: str) -> Iterator[Path]:
     for hierarchy in mounted():
-        top = hierarchy.path / relative
-        if top.is_dir():
-            yield top
-            yield from (path for path in top.rglob("*") if path.is_dir())
+        # os.walk and not rglob: cgroups vanish while they are looked at
+        for folder, _, _ in os.walk(hierarchy.path / relative):
+            yield Path(folder)
 
 
 def _read_pids(cgroup: Path) -> list[int]:
