@@ -60,7 +60,7 @@ class Leadership:
         self._identity = identity
         self._duration = duration
         self._renew_every = renew_every
-        self._renewed = 0.0
+        self._renewed = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)  # resource version of the rival's lease, when first seen
 
     def check(self) -> str | None:
