@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-
 _BLOCK = 64
 
 
@@ -30,6 +27,9 @@ def rows(key: bytes, factor: Factor, n: int, first: int, count: int) -> bytes:
     """
     if n % _BLOCK or not 0 <= first <= first + count <= n or n * n > _BLOCK << 32:
         raise ValueError(f"rows {first}+{count} of a factor with n={n}")
+    from cryptography.hazmat.primitives.ciphers import Cipher  # 7 MB that who only names tickets never needs
+    from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
     counter = first * n // _BLOCK
     nonce = counter.to_bytes(4, "little") + factor.to_bytes(12, "little")
     encryptor = Cipher(ChaCha20(key, nonce), mode=None).encryptor()
