@@ -1,0 +1,179 @@
+"""Cost of the proofs: what a node spends, what a validator spends, and how large they are.
+
+    PYTHONSAFEPATH=1 python hack/bench/proofs.py [--repetitions 3] [--production] [--k 18]
+
+Each row sets a verification beside the making of the same proof (median of the repetitions, interleaved). With
+--production also the work and the delay of the production parameters, once (some minutes). `--k` makes plots of
+other sizes. Prints a table and writes build/bench/proofs.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypermesh import falcon
+from hypermesh.proofs import challenge, delay, verify_space, verify_time, verify_work
+from hypermesh.proofs.challenges import time_seed
+from hypermesh.proofs.parameters import DEMO, PRODUCTION
+from hypermesh.v1.ledger_pb2 import WorkSeed
+from hypermesh.v1.proofs_pb2 import ProofParameters, TimeProof
+from hypermesh_agent.proofs import Prover, WorkDevice, opencl, plots, products
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE, DEVICE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32
+
+Row = dict[str, Any]
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Milliseconds and the result."""
+    start = time.perf_counter()
+    result = call()
+    return (time.perf_counter() - start) * 1000, result
+
+
+def compared(name: str, verify: Callable[[Any, int], Any], make: Callable[[int], Any], repetitions: int) -> Row:
+    """A row: the median verification beside the median making of what is verified."""
+    made, verified, size = [], [], 0
+    for turn in range(repetitions):
+        cost, proof = timed(lambda turn=turn: make(turn))
+        made.append(cost)
+        verified.append(timed(lambda turn=turn, proof=proof: verify(proof, turn))[0])
+        size = len(proof) if isinstance(proof, bytes) else proof.ByteSize()
+    value, baseline = statistics.median(verified), statistics.median(made)
+    return {
+        "name": f"verify {name} ({size} B)",
+        "value": round(value, 3),
+        "unit": "ms",
+        "baseline_name": "make it",
+        "baseline_value": round(baseline, 3),
+        "ratio": round(value / baseline, 5),
+        "repetitions": repetitions,
+    }
+
+
+def single(name: str, value: float, unit: str) -> Row:
+    """A row without something to compare."""
+    return {"name": name, "value": round(value, 3), "unit": unit, "repetitions": 1}
+
+
+def asked(turn: int) -> bytes:
+    return challenge("bench", b"beacon", NODE, turn)
+
+
+def signatures(repetitions: int) -> Row:
+    pair = falcon.generate()
+    return compared(
+        "FALCON-1024 signature",
+        lambda signature, turn: falcon.verify(pair.public, signature, "operation", b"x" * 1000),
+        lambda turn: falcon.sign(pair.secret, "operation", b"x" * 1000),
+        max(repetitions, 21),
+    )
+
+
+def space(directory: Path, k: int, repetitions: int) -> Iterator[Row]:
+    cost, _ = timed(lambda: asyncio.run(Prover(directory, NODE).ensure_plot(k)))
+    yield single(f"plot k={k}", cost / 1000, "s")
+    yield single(f"plot k={k} size", plots.plot_path(directory, NODE, k).stat().st_size / 1e6, "MB")
+    yield compared(
+        f"space k={k}",
+        lambda proof, turn: verify_space(NODE, asked(turn), proof, DEMO),
+        lambda turn: plots.answer(directory, NODE, k, asked(turn), DEMO),
+        repetitions,
+    )
+
+
+def work(label: str, params: ProofParameters, multiply: products.Multiply, repetitions: int) -> Row:
+    def make(turn: int) -> Any:
+        root = products.commit(asked(turn), DEVICE, params, multiply)
+        roots[turn] = root
+        return products.open_work(asked(turn), DEVICE, SEED, root, params, multiply)
+
+    roots: dict[int, bytes] = {}
+    return compared(
+        f"work {label} n={params.work_n}, {params.work_rounds} rounds, both phases",
+        lambda proof, turn: verify_work(asked(turn), DEVICE, SEED, roots[turn], proof, params),
+        make,
+        repetitions,
+    )
+
+
+def elapsed(params: ProofParameters, repetitions: int) -> Row:
+    import chiavdf
+
+    def make(turn: int) -> TimeProof:
+        seed, bits = time_seed(asked(turn)), params.vdf_discriminant_bits
+        output = chiavdf.prove(seed, delay.GENERATOR, bits, params.vdf_iterations, "")
+        return TimeProof(iterations=params.vdf_iterations, output=output)
+
+    name = f"time {params.vdf_iterations} squarings"
+    return compared(name, lambda proof, turn: verify_time(asked(turn), proof, params), make, repetitions)
+
+
+async def epoch(directory: Path, repetitions: int) -> Row:
+    """From a challenge to all proofs in workers, as the agent does it; no ledger between."""
+    prover = Prover(directory, NODE)
+    await prover.ensure_plot(DEMO.space_min_k)
+    costs = []
+    for turn in range(repetitions):
+        start = time.perf_counter()
+        commitments = await prover.commit_work(asked(turn), [WorkDevice(DEVICE)], DEMO)
+        seed = WorkSeed(node=NODE, epoch=turn, seed=SEED, commitments=commitments)
+        await prover.prove(asked(turn), turn, seed, DEMO)
+        costs.append(time.perf_counter() - start)
+    return single("a demo epoch of one node, all proofs", statistics.median(costs), "s") | {"repetitions": repetitions}
+
+
+def rows(arguments: argparse.Namespace) -> Iterator[Row]:
+    turns = arguments.repetitions
+    yield signatures(turns)
+    with tempfile.TemporaryDirectory(prefix="hypermesh-bench-") as name:
+        directory = Path(name)
+        for k in arguments.k:
+            yield from space(directory, k, turns)
+        yield work("numpy", DEMO, products.multiply_numpy, turns)
+        devices = [device for device, _ in opencl.devices()]
+        if not devices:
+            print("no OpenCL device here: the rows for OpenCL are left out")
+        for device in devices:
+            yield work(device, DEMO, opencl.multiplier(device), turns)
+        yield elapsed(DEMO, turns)
+        yield asyncio.run(epoch(directory, turns))
+    if arguments.production:
+        yield work("numpy", PRODUCTION, products.multiply_numpy, 1)
+        yield elapsed(PRODUCTION, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--production", action="store_true", help="also the production parameters; some minutes")
+    parser.add_argument("--k", type=int, nargs="+", default=[DEMO.space_min_k], help="plot sizes")
+    arguments = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    target = ROOT / "build" / "bench" / "proofs.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    with target.open("w") as file:
+        for row in rows(arguments):
+            baseline = f"{row['baseline_name']} {row['baseline_value']:>10}" if "baseline_name" in row else ""
+            print(f"{row['name']:70} {row['value']:>10} {row['unit']:3} {baseline}", flush=True)
+            file.write(json.dumps(row | {"commit": commit.stdout.strip()}) + "\n")
+    if load > 1:
+        print(f"the machine was busy (load {load:.1f} a core when it began): figures are too high")
+
+
+if __name__ == "__main__":
+    main()
