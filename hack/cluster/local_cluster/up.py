@@ -7,13 +7,14 @@ Each machine is recorded before it may run (see machine), so `down` undoes any p
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local_cluster import images, kubectl, manifests, network, paths, preflight, provision, volumes
+from local_cluster import cgroups, images, kubectl, manifests, network, paths, preflight, provision, volumes
 from local_cluster.addresses import CONTROL_PLANE, MAX_NODES, SWITCH, node_name
 from local_cluster.control_plane import API_SEEN
 from local_cluster.down import power_off
@@ -24,6 +25,7 @@ from local_cluster.state import ClusterError, State, load
 
 CONTROL_PLANE_TOOLS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 NODE_TOOLS = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "coredns")
+COMMANDS = "commands"
 API_SECONDS = 90.0
 READY_SECONDS = 180
 
@@ -38,6 +40,8 @@ def up(directory: Path, nodes: int, cache: Path, binaries: Path) -> State:
     network.refuse_foreign(state.plan, directory)
     state.nodes = max(nodes, state.nodes)
     state.save()
+    # what this command runs (kubectl, ctr) belongs to the cluster, so that `down` ends it if this command is shot
+    cgroups.join(f"{state.plan.cgroup}/{COMMANDS}", os.getpid())
     say(started, f"cluster {state.plan.identity}: {state.nodes} node(s), prefix {state.plan.prefix}")
     base = images.base_images(cache, binaries)
     provision.control_plane(state)
