@@ -78,10 +78,13 @@ def install(packages: list[str]) -> None:
 
 
 def _check_kernel() -> None:
-    for system in ("overlay", "cgroup"):
-        if f"\t{system}\n" not in Path("/proc/filesystems").read_text():
-            subprocess.run(["modprobe", system], check=False, capture_output=True)
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+    if not Path("/proc/net/if_inet6").exists():
+        raise ClusterError(
+            f"IPv6 is off on this machine, and the cluster speaks nothing else; turn it on, {ALTERNATIVES}"
+        )
+    if not _has_overlay():
+        subprocess.run(["modprobe", "overlay"], check=False, capture_output=True)
+    if not _has_overlay():
         raise ClusterError(f"this kernel has no overlay file system; use another kernel, {ALTERNATIVES}")
     if not Path("/sys/fs/cgroup").is_dir() or not any(Path("/sys/fs/cgroup").iterdir()):
         raise ClusterError(f"no cgroups are mounted at /sys/fs/cgroup; mount them, {ALTERNATIVES}")
@@ -91,3 +94,7 @@ def _check_kernel() -> None:
         raise ClusterError(
             f"this kernel has no br_netfilter, without which Services fail within a node; load it, {ALTERNATIVES}"
         )
+
+
+def _has_overlay() -> bool:
+    return "\toverlay\n" in Path("/proc/filesystems").read_text()
