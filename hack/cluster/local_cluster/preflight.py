@@ -79,9 +79,7 @@ def install(packages: list[str]) -> None:
 
 def _check_kernel() -> None:
     if not Path("/proc/net/if_inet6").exists():
-        raise ClusterError(
-            f"IPv6 is off on this machine, and the cluster speaks nothing else; turn it on, {ALTERNATIVES}"
-        )
+        raise ClusterError(f"IPv6 is off on this machine and the cluster needs it; turn it on, {ALTERNATIVES}")
     if not _has_overlay():
         subprocess.run(["modprobe", "overlay"], check=False, capture_output=True)
     if not _has_overlay():
