@@ -153,6 +153,8 @@ def parse(address: IPv6Address | str | bytes) -> Fields:
         parsed = IPv6Address(address)
     except ValueError as error:
         raise AddressError(f"{address!r} is not an IPv6 address: {error}") from error
+    if parsed.scope_id is not None:
+        raise AddressError(f"{parsed} is no proxy address: leave out the scope %{parsed.scope_id}")
     packed = parsed.packed
     if packed[0] != UNIQUE_LOCAL:
         raise AddressError(f"{parsed} is no proxy address: it begins with {packed[0]:02x}, not fd")

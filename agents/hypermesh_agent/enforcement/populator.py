@@ -110,7 +110,7 @@ def explain(path: Path, size: int, status: int) -> EnforcementFailed | None:
 
 def full_or_failed(path: Path, size: int, error: OSError) -> EnforcementFailed:
     """PoolFull when there is no room, else PopulateFailed with the system's word."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         text = f"{path.parent} has no room for {size} bytes: release Allocations, or free space on its file system"
         return EnforcementFailed("PoolFull", text)
     return EnforcementFailed("PopulateFailed", f"{path}: {error.strerror}")

@@ -151,6 +151,8 @@ class Programmer:
         )
 
     def _failed(self, error: OSError) -> ProgrammingFailed:
+        """The next audit must look, whether or not the ruleset changes until then."""
+        self._generation = -1
         return ProgrammingFailed(
             f"nftables table ip6 hypermesh: {error.strerror or error}; "
             "the agent needs CAP_NET_ADMIN and a kernel with nf_tables NAT"

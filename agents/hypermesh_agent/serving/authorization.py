@@ -136,6 +136,8 @@ def _credentials(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[IPv6Addre
     given = {key: value if isinstance(value, str) else value.decode("latin-1") for key, value in metadata}
     try:
         address = IPv6Address(given.get(ADDRESS_KEY, ""))
+        if address.scope_id is not None:
+            raise ValueError("a proxy address has no scope")
     except ValueError:
         text = f"metadata {ADDRESS_KEY} must name the proxy address that is meant"
         raise Denied(grpc.StatusCode.INVALID_ARGUMENT, Denial.ADDRESS_MISSING, text) from None

@@ -114,6 +114,7 @@ def test_ledger_types_map_to_nibbles() -> None:
         ("fd12::1::2", "not an IPv6 address"),
         ("::ffff:10.0.0.1", "begins with 00"),
         ("10.0.0.1", "not an IPv6 address"),
+        ("fd12:3456:789a:1::%eth0", "leave out the scope"),
         (b"\xfd" * 15, "not an IPv6 address"),
     ],
 )
