@@ -1,8 +1,8 @@
 """Proof of space: chiapos answers from the node's own plot to J sub-challenges of its challenge.
 
 The plot id follows from the node key, so a plot serves one node only. One sub-challenge has an answer with
-probability 1 − 1/e; the parameters ask for fewer than J, so that an honest plot fails about once in 10⁵ epochs
-(demo). An answer is 64 k-bit values, k · 8 bytes.
+probability 1 − 1/e; the parameters ask for fewer than J, so that an honest plot fails two times (demo) or nine
+(production) in a million epochs. An answer is 64 k-bit values, k · 8 bytes.
 
 Source: Abusalah et al., "Beyond Hellman's time-memory trade-offs" (2017/893); Chia proof of space 1.0.
 """
