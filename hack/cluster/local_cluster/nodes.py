@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from local_cluster import cgroups, paths
+from local_cluster import cgroups, oci, paths
 from local_cluster.node import CRI_SOCKET
 from local_cluster.state import ClusterError, State
 
@@ -35,20 +36,34 @@ def execute(state: State, name: str, command: Sequence[str]) -> None:
 
 
 def import_image(state: State, name: str, tars: Sequence[Path]) -> None:
-    """Imports image tars into a node's containerd, in one go; raises ClusterError with ctr's complaint."""
+    """Imports image tars into a node's containerd, as far as it lacks them; raises ClusterError with its complaint."""
     wait_for_containerd(state, name)
+    ctr = [*enter(state, name), str(paths.BINARIES / "ctr"), "--namespace=k8s.io"]
+    listed = [line.split() for line in _run([*ctr, "images", "list"]).splitlines()[1:]]
+    images = {(line[0], line[2]) for line in listed}
     for tar in tars:
-        with tar.open("rb") as content:
-            done = subprocess.run(
-                [*enter(state, name), str(paths.BINARIES / "ctr"), "--namespace=k8s.io", "images", "import", "-"],
-                stdin=content,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=IMPORT_SECONDS,
-            )
-        if done.returncode != 0:
-            raise ClusterError(f"node {name} refused image {tar}: {done.stderr.strip()[-400:]}")
+        wanted = set(oci.images_in(tar).items())
+        if wanted and wanted <= images:
+            continue
+        blobs = set(_run([*ctr, "content", "list", "--quiet"]).split())
+        process = subprocess.Popen(
+            [*ctr, "images", "import", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        with process:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # why it closed is in its complaint
+                oci.copy_without(tar, blobs if wanted else (), pipe)
+            process.stdin = None
+            _, complaint = process.communicate(timeout=IMPORT_SECONDS)
+        if process.returncode != 0:
+            raise ClusterError(f"node {name} refused image {tar}: {complaint.decode().strip()[-400:]}")
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=IMPORT_SECONDS)
+    if done.returncode != 0:
+        raise ClusterError(f"`{' '.join(command[-4:])}` failed: {done.stderr.strip()[-400:]}")
+    return done.stdout
 
 
 def wait_for_containerd(state: State, name: str) -> None:

@@ -1,6 +1,6 @@
-"""Makes a container image of single static files: an OCI image layout in a tar (OCI image specification 1.1). Pure.
+"""Container images as tars of an OCI image layout (OCI image specification 1.1): made from static files, and read.
 
-Bytes depend on the content only (no times, no names of users), so an unchanged input is an unchanged image.
+The bytes of an image made here depend on its content only (no times, no user names): same input, same image.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MEDIA = "application/vnd.oci.image"
@@ -40,6 +41,28 @@ def image(name: str, files: Mapping[str, bytes], entrypoint: Sequence[str], mach
     index = _json({"schemaVersion": 2, "mediaType": f"{_MEDIA}.index.v1+json", "manifests": [entry]})
     blobs = {f"blobs/sha256/{_digest(blob)[7:]}": blob for blob in (layer, config, manifest)}
     return _tar({"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": index, **blobs}, mode=0o644)
+
+
+def images_in(path: Path) -> dict[str, str]:
+    """Image names in a tar and their manifest digests; empty when the tar is no OCI layout with named images."""
+    with tarfile.open(path) as tar:
+        try:
+            file = tar.extractfile("index.json")
+        except KeyError:
+            return {}
+        index = json.loads(file.read()) if file else {"manifests": []}
+    named = [(entry.get("annotations", {}), entry["digest"]) for entry in index["manifests"]]
+    name = "io.containerd.image.name"
+    return {annotations[name]: digest for annotations, digest in named if name in annotations}
+
+
+def copy_without(path: Path, present: Collection[str], out: IO[bytes]) -> None:
+    """Copies a tar to `out` but for the blobs whose digest the reader already has."""
+    unwanted = {f"blobs/{digest.replace(':', '/')}" for digest in present}
+    with tarfile.open(path) as tar, tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as copy:
+        for member in tar:
+            if member.name not in unwanted:
+                copy.addfile(member, tar.extractfile(member) if member.isfile() else None)
 
 
 def _digest(content: bytes) -> str:

@@ -36,6 +36,29 @@ def test_an_image_depends_on_its_content_only_and_names_its_blobs_truly() -> Non
         assert [(member.name, member.mode) for member in tar if member.isfile()] == [("bin/a", 0o755)]
 
 
+def test_an_image_tar_is_read_back_and_copied_without_what_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(oci.image("localhost/a:1", {"/bin/a": b"program"}, ["/bin/a"], "x86_64"))
+    ((name, digest),) = oci.images_in(path).items()
+    assert name == "localhost/a:1"
+
+    def members(known: set[str]) -> set[str]:
+        copy = io.BytesIO()
+        oci.copy_without(path, known, copy)
+        with tarfile.open(fileobj=io.BytesIO(copy.getvalue())) as tar:
+            return {member.name for member in tar if member.isfile()}
+
+    assert members(set()) - members({digest}) == {f"blobs/sha256/{digest[7:]}"}
+    assert members({digest}) < members(set())
+
+
+def test_a_tar_without_an_index_names_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "docker.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"))
+    assert oci.images_in(path) == {}
+
+
 def test_every_object_is_ipv6_and_local() -> None:
     text = json.dumps(manifests.everything(PLAN))
     assert str(PLAN.dns_service) in text
