@@ -11,20 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 from prometheus_client import REGISTRY
 
-from hypermesh import falcon, keyfile
-from hypermesh_clients.enrolment import Enrolment, TrustChainUnavailable, enrol
 from hypermesh_clients.kube import Kube
-from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
 from hypermesh_clients.serving import Probes
-from hypermesh_clients.trust import Trust, read_trust
 
 from .config import AgentConfig
 from .directory import AssetDirectory
@@ -32,8 +28,8 @@ from .epochs import Epochs
 from .hardware import Inventory, Kind
 from .heartbeat import beat
 from .hotplug import HotPlug
-from .identity import NodeIdentity, TlsIdentity, cluster_half, local_half, node_key
-from .membership import keep, keep_enrolled, kept, seconds_to_renewal
+from .identity import NodeIdentity, Papers, obtain
+from .membership import keep_enrolled
 from .metrics import Metrics
 from .proofs.prover import Prover
 from .proxy.service import ProxyConfig, ProxyService
@@ -45,7 +41,8 @@ from .survey import EVERY_KIND, Survey
 _log = logging.getLogger(__name__)
 
 LEDGER_SILENCE_S: Final = 10.0
-RETRY_S: Final = 2.0
+RENEWAL_PAUSE_S: Final = 60.0
+"""Between two attempts to renew while TrustChain is away."""
 STORAGE_AND_LIMITS: Final = EVERY_KIND - {Kind.GPU}
 
 
@@ -77,50 +74,18 @@ class Agent:
         """Returns when the enrolment is due for renewal."""
         async with AsyncExitStack() as stack:
             kube = await stack.enter_async_context(Kube.auto())
-            trust = await read_trust(kube, self._config.namespace, patience=float("inf"))
-            keypair, enrolment = await self._identify(kube, trust)
+            papers = await obtain(self._config)
             identity = NodeIdentity.certified(
-                self._config.node_name, self._config.node_ip, keypair, enrolment.certificate
+                self._config.node_name, self._config.node_ip, papers.keypair, papers.certificate
             )
             _log.info(
                 "this is node %s of key %s, prefix %s", identity.name, identity.key_id.hex()[:16], identity.prefix
             )
-            client = LedgerClient(self._config.ledger, trust.ca_pem)
+            client = LedgerClient(self._config.ledger, papers.tls.root_pem)
             stack.push_async_callback(client.close)
-            await self._live(kube, client, identity, enrolment)
+            await self._live(kube, client, identity, papers)
 
-    async def _identify(self, kube: Kube, trust: Trust) -> tuple[falcon.KeyPair, Enrolment]:
-        """The node's key and its enrolment, kept or new; waits for Secret and TrustChain."""
-        directory = self._config.state / "keys"
-        half = await self._cluster_half(kube)
-        keypair = node_key(directory, half)
-        kek = keyfile.derive_kek(local_half(directory), half)
-        enrolment = kept(directory, kek, keypair, trust, int(time.time()))
-        if enrolment is not None and seconds_to_renewal(enrolment) > 0:
-            return keypair, enrolment
-        while True:
-            try:
-                fresh = await enrol(
-                    self._config.trustchain, trust.ca_pem, keypair, self._config.token_file, patience=30
-                )
-            except TrustChainUnavailable as error:
-                if enrolment is not None:
-                    _log.warning("the enrolment is not renewed yet: %s", error)
-                    return keypair, enrolment
-                _log.warning("waiting for TrustChain: %s", error)
-                continue
-            keep(directory, kek, fresh)
-            return keypair, fresh
-
-    async def _cluster_half(self, kube: Kube) -> bytes:
-        while True:
-            try:
-                return await cluster_half(kube, self._config.namespace)
-            except KubeError as error:
-                _log.warning("waiting for the cluster's half of the wrapping key: %s", error)
-                await asyncio.sleep(RETRY_S)
-
-    async def _live(self, kube: Kube, client: LedgerClient, identity: NodeIdentity, enrolment: Enrolment) -> None:
+    async def _live(self, kube: Kube, client: LedgerClient, identity: NodeIdentity, papers: Papers) -> None:
         config, key_id = self._config, identity.key_id
         mirror = Mirror(client, key_id)
         submitter = Submitter(client, mirror, identity.keypair)
@@ -137,8 +102,8 @@ class Agent:
         publisher = Publisher(kube, mirror, identity, directory, registrar, config.privacy_level, self._metrics.wrote)
         prover = Prover(config.state / "plots", key_id)
         epochs = Epochs(mirror, submitter, prover, directory, key_id, config.plot_k)
-        tls = TlsIdentity(enrolment.tls_key, enrolment.tls_chain, enrolment.tls_root)
-        proxy = ProxyService(kube, mirror, identity, tls, ProxyConfig.from_environment(os.environ), directory)
+        settings = replace(ProxyConfig.from_environment(os.environ), state=config.state, pool=config.survey.pool)
+        proxy = ProxyService(kube, mirror, identity, papers.tls, settings, directory)
 
         def noticed(change: object) -> None:
             registrar.tickets_arrived()
@@ -159,11 +124,11 @@ class Agent:
             "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
             "proxy": proxy.run(),
         }
-        renewal = asyncio.create_task(asyncio.sleep(max(seconds_to_renewal(enrolment), 60)), name="renewal")
+        renewal = asyncio.create_task(self._renewed(papers), name="renewal")
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
             done, _ = await asyncio.wait([renewal, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {renewal}:
+            for task in done:
                 task.result()  # a part that fails ends the agent: the kubelet starts it anew
         finally:
             for task in (renewal, *tasks):
@@ -183,6 +148,13 @@ class Agent:
             "tickets_late_epochs", "Epochs since the newest tickets; -1 without.", lambda: _late(epochs)
         )
         self._metrics.follow("epoch_seconds", "Time the last proven epoch took.", lambda: epochs.seconds)
+
+    async def _renewed(self, papers: Papers) -> None:
+        """Returns once there is a newer enrolment; until then the present one serves."""
+        while True:
+            await asyncio.sleep(max(papers.seconds_to_renewal(), RENEWAL_PAUSE_S))
+            if (await obtain(self._config)).certificate != papers.certificate:
+                return
 
     async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:
         """Proving needs the node's record: the ledger refuses the proofs of a stranger."""

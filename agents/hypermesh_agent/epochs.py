@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 MAX_DEVICES: Final = 64
 """As many as one CommitWork may carry."""
+TELL_PERCENT: Final = 20
 SEED_S: Final = 15.0
 PAUSE_S: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
 SPREAD: Final = 0.1
@@ -86,8 +87,13 @@ class Epochs:
     async def _plot(self) -> None:
         k = max(self._plot_k, self._mirror.parameters.space_min_k)
 
+        told = 0
+
         def tell(done: float) -> None:
-            _log.info("plot of k=%d: %d %%", k, round(done * 100))
+            nonlocal told
+            if done * 100 >= told + TELL_PERCENT:
+                told = int(done * 100)
+                _log.info("plot of k=%d: %d %%", k, told)
 
         if await self._prover.ensure_plot(k, tell):
             _log.info("plot of k=%d is made", k)

@@ -1,34 +1,28 @@
-"""Who this node is: its Falcon key, made here and never leaving, and what TrustChain certified about it.
+"""Who this node is: its key, what TrustChain certified about it, and how these papers reach the agent.
 
-    $HYPERMESH_STATE/keys/local   32 random bytes, this node's half of the wrapping key
-    Secret hypermesh-agent-kek    32 random bytes, the cluster's half, made at installation
-    $HYPERMESH_STATE/keys/node    the key pair, AES-256-GCM under both halves (hypermesh.keyfile)
-
-A copied disk or a copied Secret alone opens nothing. A key file that does not open is never overwritten: the node would
-silently become another one and its Assets would be orphaned.
+The papers are fetched by a short-lived process (`enrolling`), because opening key files and making certificate requests
+needs a library of 10 MB that nothing else here does. They come back over a pipe and are never written in the clear.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import os
-import secrets
+import binascii
+import json
+import sys
+import time
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
-from pathlib import Path
-from typing import Final
 
-from hypermesh import addressing, falcon, keyfile
+from hypermesh import addressing, falcon
 from hypermesh.v1 import trust_pb2
-from hypermesh_clients.kube import Kube
-from hypermesh_clients.kube_resources import SECRETS
 
-KEK_SECRET: Final = "hypermesh-agent-kek"  # noqa: S105 - the name of a Secret
-KEK_ENTRY: Final = "kek"
+from .config import AgentConfig
 
 
 class IdentityError(Exception):
-    """The node's key cannot be used; the message names the file or Secret and the remedy."""
+    """The node has no usable key or certificate; the message, or the log before it, names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,67 +70,62 @@ class TlsIdentity:
     root_pem: bytes
 
 
-async def cluster_half(kube: Kube, namespace: str) -> bytes:
-    """The cluster's half of the wrapping key. Raises IdentityError, KubeError."""
-    secret = await kube.get(SECRETS, KEK_SECRET, namespace)
-    return _decoded((secret.get("data") or {}).get(KEK_ENTRY, ""), namespace)
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """All that the agent needs to be this node. renew_at: Unix seconds; PEM is bytes."""
+
+    keypair: falcon.KeyPair = field(repr=False)
+    certificate: trust_pb2.Certificate = field(repr=False)
+    tls: TlsIdentity = field(repr=False)
+    renew_at: float
+
+    def encode(self) -> str:
+        """One line for the pipe between the two processes."""
+        parts = {
+            "keypair": self.keypair.encode(),
+            "certificate": self.certificate.SerializeToString(deterministic=True),
+            "tlsKey": self.tls.key_pem,
+            "tlsChain": self.tls.chain_pem,
+            "tlsRoot": self.tls.root_pem,
+        }
+        texts = {name: base64.b64encode(part).decode() for name, part in parts.items()}
+        return json.dumps({**texts, "renewAt": self.renew_at})
+
+    @classmethod
+    def decode(cls, text: str | bytes) -> Papers:
+        """Raises IdentityError for anything that `encode` does not make."""
+        try:
+            content = json.loads(text)
+            renew_at = float(content.pop("renewAt"))
+            parts = {name: base64.b64decode(part, validate=True) for name, part in content.items()}
+            return cls(
+                falcon.KeyPair.decode(parts["keypair"]),
+                trust_pb2.Certificate.FromString(parts["certificate"]),
+                TlsIdentity(parts["tlsKey"], parts["tlsChain"], parts["tlsRoot"]),
+                renew_at,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            raise IdentityError(f"the enrolling process handed over no papers ({type(error).__name__})") from error
+
+    def seconds_to_renewal(self) -> float:
+        return max(0.0, self.renew_at - time.time())
 
 
-def _decoded(text: str, namespace: str) -> bytes:
+async def obtain(config: AgentConfig) -> Papers:
+    """The node's papers, however long TrustChain takes. Raises IdentityError; the process it starts ends with it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "hypermesh_agent.enrolling"),
+        *("--namespace", config.namespace, "--trustchain", config.trustchain),
+        *("--token-file", str(config.token_file), "--state", str(config.state)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
     try:
-        half = base64.b64decode(text, validate=True)
-    except ValueError:
-        half = b""
-    if len(half) < keyfile.SECRET_BYTES:
-        raise IdentityError(
-            f"Secret {namespace}/{KEK_SECRET}: {KEK_ENTRY} is not {keyfile.SECRET_BYTES} bytes in base64; restore it "
-            "from a backup, or, if no node ever enrolled, put 32 random bytes there"
-        )
-    return half
-
-
-def node_key(directory: Path, half: bytes) -> falcon.KeyPair:
-    """The node's key, made at the first start. Raises IdentityError when it is there but does not open."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    local = local_half(directory)
-    path = directory / "node"
-    try:
-        kek = keyfile.derive_kek(local, half)
-        if path.exists():
-            return falcon.KeyPair.decode(keyfile.unwrap(path.read_bytes(), kek))
-    except (keyfile.KeyFileInvalid, keyfile.WrongKey, falcon.KeyInvalid) as error:
-        raise IdentityError(f"key file {path}: {error}") from error
-    pair = falcon.generate()
-    write_durably(path, keyfile.wrap(pair.encode(), kek))
-    return pair
-
-
-def local_half(directory: Path) -> bytes:
-    """This node's half of the wrapping key, made at the first start. Raises IdentityError when it got lost."""
-    path = directory / "local"
-    if path.exists():
-        return path.read_bytes()
-    if (directory / "node").exists():
-        raise IdentityError(
-            f"{path} is missing but the key file beside it exists: restore it from a backup, or delete both to "
-            "enrol as a new node"
-        )
-    half = secrets.token_bytes(keyfile.SECRET_BYTES)
-    write_durably(path, half)
-    return half
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces `path` (mode 0600) so that a power cut leaves the old content or the new, whole."""
-    fresh = path.with_name(f".{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
+        output, _ = await process.communicate()
     finally:
-        os.close(folder)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise IdentityError(f"no identity: enrolling ended with status {process.returncode}, see the line above")
+    return Papers.decode(output)

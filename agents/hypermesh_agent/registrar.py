@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 PAUSE_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 RECHECK_S: Final = 60.0
 SEEN_S: Final = 10.0
+WAITING: Final = "WaitingForTickets"
 STALE: Final = frozenset(
     {Reason.SpaceTicketStale, Reason.StakeTicketStale, Reason.WorkTicketStale, Reason.TimeTicketStale}
 )
@@ -119,7 +120,7 @@ class Registrar:
                 self._counters[deed.asset_id] = self._counters.get(deed.asset_id, 0) + 1
             self._failed(deed, attempts, Problem(str(refusal.reason), f"{refusal.message} {refusal.reason.remedy}"))
         except TicketsMissing as error:
-            self._failed(deed, attempts, Problem("WaitingForTickets", str(error)))
+            self._failed(deed, attempts, Problem(WAITING, str(error)))
         except (LedgerUnavailable, TimeoutError) as error:
             self._failed(deed, attempts, Problem("LedgerUnavailable", str(error) or "the commit was not seen in time"))
         else:
@@ -131,7 +132,8 @@ class Registrar:
     def _failed(self, deed: Deed, attempts: _Attempts, problem: Problem) -> None:
         before = self.problems.get(deed.asset_id)
         if before is None or before.reason != problem.reason:
-            _log.warning("%s: %s: %s", deed.name, type(deed.operation).__name__, problem.message)
+            level = logging.INFO if problem.reason == WAITING else logging.WARNING
+            _log.log(level, "%s: %s: %s", deed.name, type(deed.operation).__name__, problem.message)
         self.problems[deed.asset_id] = problem
         attempts.not_before = time.monotonic() + PAUSE_S[min(attempts.count, len(PAUSE_S) - 1)]
         attempts.count += 1
@@ -148,7 +150,7 @@ class Registrar:
     def tickets_arrived(self) -> None:
         """New tickets end the pauses of what waited for them."""
         for asset_id, problem in self.problems.items():
-            if problem.reason == "WaitingForTickets" or problem.reason in STALE:
+            if problem.reason == WAITING or problem.reason in STALE:
                 self._attempts.pop(asset_id, None)
         self.wake()
 

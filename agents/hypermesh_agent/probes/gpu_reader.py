@@ -14,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from ..children import die_with_parent
 from ..proofs import opencl
 
 # NVML return codes (nvml.h) that mean "no NVIDIA GPU can be here", not "it is broken".
@@ -142,6 +143,7 @@ def _opencl() -> dict[str, Any]:
 
 
 def main() -> None:
+    die_with_parent()
     json.dump({"nvml": _nvml(), "opencl": _opencl()}, sys.stdout)
 
 

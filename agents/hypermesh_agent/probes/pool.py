@@ -1,8 +1,8 @@
 """The storage pool: the directory whose file system holds what this node gives away of its disks.
 
 What can be given is what the file system still has for unprivileged writers plus what our regions hold already, less
-the owner's reserve. Other files on the same disk change that all the time, so the figure is rounded down to a step:
-the ledger is told of a step, not of every byte.
+the owner's reserve. Other files on the same disk change that all the time, so the figure moves in steps, and late: the
+ledger is told of a trend, not of every byte.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final
 from ..reserves import NOTHING, Reserve
 
 LEAST_STEP: Final = 64 << 20
-STEPS: Final = 512
-"""The step is a power of two near 1/512 of the file system, at least 64 MiB."""
+STEPS: Final = 256
+"""The step is a power of two near 1/256 of the file system, at least 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,17 @@ class Pool:
     available: int
     used_by_regions: int
 
-    def capacity(self, reserve: Reserve = NOTHING) -> int:
-        """Bytes to give in all, regions included, in whole steps."""
+    def capacity(self, reserve: Reserve = NOTHING, held: int = 0) -> int:
+        """Bytes to give in all, regions included, in whole steps.
+
+        held: the figure given so far. It stays while the room is within a step below it or two above, so that the
+        writes of others on the same disk do not move it back and forth; the reserve covers the step.
+        """
         step = self.step()
-        room = self.available + self.used_by_regions - reserve.of(self.size)
-        return max(0, min(room, self.size)) // step * step
+        room = max(0, min(self.available + self.used_by_regions - reserve.of(self.size), self.size))
+        if held and held - step <= room < held + 2 * step:
+            return held
+        return room // step * step
 
     def step(self) -> int:
         return max(LEAST_STEP, 1 << max(0, (self.size // STEPS).bit_length() - 1))

@@ -46,18 +46,23 @@ def probe(
     mounts: tuple[Mount, ...],
     pool: Pool | None = None,
     reserve: Reserve = NOTHING,
+    held: int = 0,
 ) -> tuple[Hardware, ...]:
-    """One Hardware for each disk (devices: kernel name -> udev properties), and one for a pool of its own."""
+    """One Hardware for each disk (devices: kernel name -> udev properties), and one for a pool of its own.
+
+    held: bytes of the pool given so far, 0 at first.
+    """
     found = disks(tree, devices)
     carriers = underlying(tree, pool.device) if pool is not None else frozenset()
     by_device = _by_device(mounts)
     swaps = frozenset(line.split()[0] for line in (tree.text("/proc/swaps") or "").splitlines()[1:] if line.split())
+    given = pool.capacity(reserve, held) if pool is not None else 0
     carrier = next((disk for disk in found if carriers and carriers <= set(disk.paths)), None)
     hardware = [
-        _hardware(tree, disk, by_device, swaps, pool if disk is carrier else None, reserve) for disk in found
+        _hardware(tree, disk, by_device, swaps, *((pool, given) if disk is carrier else (None, 0))) for disk in found
     ]
     if pool is not None and carrier is None:
-        hardware.append(_pool_alone(tree, pool, mounts, carriers, reserve))
+        hardware.append(_pool_alone(tree, pool, mounts, carriers, given))
     return tuple(hardware)
 
 
@@ -84,7 +89,7 @@ def _hardware(
     by_device: Mapping[str, tuple[Mount, ...]],
     swaps: frozenset[str],
     pool: Pool | None,
-    reserve: Reserve,
+    given: int,
 ) -> Hardware:
     base = f"/sys/block/{disk.name}"
     own = _users(tree, base, by_device, swaps, DEPTH)
@@ -116,16 +121,14 @@ def _hardware(
         kind=Kind.STORAGE,
         hardware_id=disk.identity,
         size=disk.size,
-        capacity=min(disk.size, pool.capacity(reserve)) if pool is not None else 0,
+        capacity=min(disk.size, given),
         detail=detail,
         readings={},
         attributes=attributes,
     )
 
 
-def _pool_alone(
-    tree: Tree, pool: Pool, mounts: tuple[Mount, ...], carriers: frozenset[str], reserve: Reserve
-) -> Hardware:
+def _pool_alone(tree: Tree, pool: Pool, mounts: tuple[Mount, ...], carriers: frozenset[str], given: int) -> Hardware:
     mount = next((mount for mount in reversed(mounts) if mount.device == pool.device), None)
     base = f"/sys/dev/block/{pool.device}"
     volume = tree.text(f"{base}/dm/uuid") or tree.text(f"{base}/md/uuid") or pool.path
@@ -143,7 +146,7 @@ def _pool_alone(
         kind=Kind.STORAGE,
         hardware_id=hardware_id("pool", volume),
         size=pool.size,
-        capacity=pool.capacity(reserve),
+        capacity=given,
         detail=detail,
         attributes={"disks": ",".join(sorted(carriers))} if carriers else {},
     )

@@ -207,8 +207,16 @@ def test_udev_fills_in_what_sysfs_does_not_say(tmp_path: Path) -> None:
 
 def test_pool_capacity_moves_in_steps_and_never_below_nothing() -> None:
     pool = Pool("/p", "8:1", 1024 * GIB, 100 * GIB, 0)
-    assert pool.step() == 2 * GIB
+    assert pool.step() == 4 * GIB
     assert pool.capacity() == 100 * GIB
-    assert Pool("/p", "8:1", 1024 * GIB, 100 * GIB - 5, 0).capacity() == 98 * GIB
+    assert Pool("/p", "8:1", 1024 * GIB, 100 * GIB - 5, 0).capacity() == 96 * GIB
     assert pool.capacity(Reserve(amount=200 * GIB)) == 0
     assert pool.capacity(Reserve(percent=100)) == 0
+
+
+@pytest.mark.parametrize(
+    ("room", "given"), [(100, 100), (97, 100), (96, 100), (95, 92), (107, 100), (108, 108), (0, 0)]
+)
+def test_what_was_given_stays_while_others_write_a_little(room: int, given: int) -> None:
+    pool = Pool("/p", "8:1", 1024 * GIB, room * GIB, 0)
+    assert pool.capacity(held=100 * GIB) == given * GIB
