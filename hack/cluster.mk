@@ -7,7 +7,7 @@ NODES ?= 1
 tools: ## build the pinned tools that are missing (first time about 13 min of two cores)
 	@$(CLUSTER_PYTHON) hack/toolchain
 
-cluster-up: tools ## make the local cluster run (NODES=3 for three nodes); needs root
+cluster-up: ## make the local cluster run, tools built first (NODES=3 for three nodes); needs root
 	@$(CLUSTER_PYTHON) hack/cluster up --nodes $(NODES)
 
 cluster-down: ## end the local cluster and leave nothing behind

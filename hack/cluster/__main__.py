@@ -51,11 +51,13 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the chosen command."""
-    from local_cluster import nodes, paths, status
+    from local_cluster import nodes, paths, preflight, status
     from local_cluster.addresses import node_name
     from local_cluster.state import ClusterError, load, locked
 
     directory = paths.state_directory(os.environ)
+    if options.command in {"up", "down", "load", "node-exec"}:
+        preflight.require_root()
     if options.command == "up":
         from local_cluster.up import up
 

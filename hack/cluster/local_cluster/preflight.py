@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from local_cluster import paths
 from local_cluster.node import CNI_BINARIES
 from local_cluster.state import ClusterError
 
@@ -40,18 +41,22 @@ def missing_packages(is_present: Callable[[str], bool]) -> list[str]:
     return sorted({package for needed, package in PACKAGES.items() if not is_present(needed)})
 
 
-def check(binaries: Path, tools: Iterable[str]) -> None:
-    """Raises ClusterError when a cluster can't run here; installs what apt-get can give."""
+def require_root() -> None:
+    """Raises ClusterError for anyone but root; nothing was touched by then."""
     if os.geteuid() != 0:
         raise ClusterError(
             "the local cluster needs root, to make network namespaces, mounts and cgroups: run as root "
             f"(for example with sudo), {ALTERNATIVES}"
         )
+
+
+def check(tools: Iterable[str]) -> None:
+    """Raises ClusterError when a cluster can't run here; installs what apt-get can give, builds what is not built."""
     install(missing_packages(present))
     _check_kernel()
-    absent = [tool for tool in tools if not (binaries / tool).exists()]
-    if absent:
-        raise ClusterError(f"{', '.join(absent)} not built; run `make tools`")
+    built = subprocess.run([sys.executable, str(paths.CHECKOUT / "hack" / "toolchain"), *tools], check=False)
+    if built.returncode != 0:
+        raise ClusterError("a tool could not be built, for the reason above; try again, what is done stays done")
 
 
 def install(packages: list[str]) -> None:

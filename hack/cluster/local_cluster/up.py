@@ -35,7 +35,7 @@ def up(directory: Path, nodes: int, cache: Path, binaries: Path) -> State:
     started = time.monotonic()
     if not 1 <= nodes <= MAX_NODES:
         raise ClusterError(f"NODES={nodes} is out of range; choose 1 to {MAX_NODES}")
-    preflight.check(binaries, (*CONTROL_PLANE_TOOLS, *NODE_TOOLS))
+    preflight.check((*CONTROL_PLANE_TOOLS, *NODE_TOOLS))
     state = load(directory)
     network.refuse_foreign(state.plan, directory)
     state.nodes = max(nodes, state.nodes)

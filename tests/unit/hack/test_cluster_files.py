@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
-from local_cluster import manifests, oci
+import pytest
+from local_cluster import manifests, oci, preflight
 from local_cluster.addresses import Plan
 from local_cluster.network import cluster_routes
 from local_cluster.preflight import PACKAGES, missing_packages
+from local_cluster.state import ClusterError
 from local_cluster.status import table
 from local_cluster.volumes import empty, released
 
@@ -101,6 +104,12 @@ def test_routes_lead_to_every_other_node_and_to_services_from_outside() -> None:
     inside = cluster_routes(PLAN, "eth0", 3, own=2)
     assert len(inside) == 2
     assert not any(str(PLAN.pods_of(2)) in route for route in inside)
+
+
+def test_who_is_not_root_is_told_what_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ClusterError, match=r"needs root.*CLUSTER=current.*CLUSTER=kind"):
+        preflight.require_root()
 
 
 def test_missing_packages_are_named_once() -> None:
