@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_cluster import paths
 from pinned_tools import building, cache, catalog, gotool
 
 PINS = Path(building.PINS)
@@ -137,3 +138,9 @@ def test_a_member_is_found_through_nested_archives() -> None:
     assert building.member_of(outer.getvalue(), path) == b"the program"
     with pytest.raises(gotool.ToolchainError, match="no member missing"):
         building.member_of(outer.getvalue(), ("missing",))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"XDG_CACHE_HOME": "/c"}, {"HYPERMESH_CACHE": "/h"}])
+def test_the_cluster_looks_for_its_images_in_the_same_cache(chosen: dict[str, str]) -> None:
+    environment = {"HOME": "/home/u", **chosen}
+    assert paths.cache_root(environment) == cache.cache_root(environment)
