@@ -1,4 +1,4 @@
-"""hypermesh-ledger run: one validator, as two supervised processes, from one directory."""
+"""hypermesh-ledger: `run` one validator as two supervised processes, or print the `state` that it holds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypermesh_ledger import account
 from hypermesh_ledger.options import (
     NAMED_PARAMETERS,
     add_application_options,
@@ -39,7 +40,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="the CometBFT v0.40.0 program (HYPERMESH_COMETBFT; default: build/bin/cometbft, then the PATH)",
     )
     add_application_options(run)
+    account.add_parser(commands)
     options = parser.parse_args(argv)
+    if options.command == "state":
+        return options, []
     check_application_options(run, options)
     return options, application_command(options)
 
@@ -84,6 +88,9 @@ async def supervise(home: Path, commands: Commands) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0 after a signal, 78 when a person must mend the configuration first."""
     options, application = parse(sys.argv[1:] if argv is None else argv)
+    if options.command == "state":
+        asyncio.run(account.show(options))
+        return 0
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     cometbft = find_cometbft(options.cometbft)
     if cometbft is None:
-        _log.critical("CometBFT is not at %s: give --cometbft, or build it with `make toolchain`.", options.cometbft)
+        _log.critical("CometBFT is not at %s: give --cometbft, or build it with `make tools`.", options.cometbft)
         return EX_CONFIG
     home = options.home.resolve()
     try:

@@ -29,7 +29,7 @@ def settled(mesh: Mesh, count: int) -> list[dict[str, object]] | None:
 
 def test_none_lost_none_over_reserved(mesh: Mesh, namespace: str) -> None:
     documents = [allocation(f"small-{i}", "memory", "1Mi", namespace) for i in range(FITTING)]
-    documents += [allocation(f"huge-{i}", "memory", "900Ti", namespace) for i in range(TOO_LARGE)]
+    documents += [allocation(f"huge-{i}", "memory", "900Gi", namespace) for i in range(TOO_LARGE)]
     mesh.apply(documents)
     items = eventually(
         "every Allocation is Ready or refused", lambda: settled(mesh, len(documents)), seconds=240, pause=1

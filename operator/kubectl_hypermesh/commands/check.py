@@ -43,7 +43,7 @@ def render(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         if outcome.check.category != category:
             category = outcome.check.category
-            lines += ["" if not lines else "\n", category, "-" * len(category)]
+            lines += [*([""] if lines else []), category, "-" * len(category)]
         sign = {"ok": "√", "warning": "‼", "failed": "×"}[outcome.verdict]
         lines.append(f"{sign} {outcome.check.description}")
         if outcome.verdict != "ok":
@@ -51,7 +51,7 @@ def render(outcomes: list[Outcome]) -> str:
             lines.append(f"    see {DOCS}#{outcome.check.anchor} for hints")
     verdict = "×" if any(outcome.verdict == "failed" for outcome in outcomes) else "√"
     lines += ["", f"Status check results are {verdict}"]
-    return "\n".join(line for line in lines if line is not None)
+    return "\n".join(lines)
 
 
 async def run(options: Options, arguments: argparse.Namespace) -> int:
