@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
 from typing import Any, Final
@@ -19,21 +18,20 @@ from hypermesh.resources import AGENT_MANAGER
 from hypermesh_agent.proxy.outcomes import Outcome, status_patch
 from hypermesh_clients.kube import Kube, KubeError, NotFound, WatchType
 from hypermesh_clients.kube_resources import PROXY_MAPPINGS
+from hypermesh_clients.mirror import Mirror
 
 _log = logging.getLogger(__name__)
 
 _WRITERS: Final = 8
 _RETRY_S: Final = 1.0
 
-Heights = Callable[[], int]
-
 
 class Reporter:
     """`run` it; `tell` outcomes by allocation id (32 bytes), `forget` them when the ledger does."""
 
-    def __init__(self, kube: Kube, node_name: str, ledger_height: Heights) -> None:
+    def __init__(self, kube: Kube, node_name: str, mirror: Mirror) -> None:
         self._kube = kube
-        self._height = ledger_height
+        self._mirror = mirror
         self.watch = kube.watch(PROXY_MAPPINGS, field_selector=f"spec.nodeName={node_name}")
         self._outcomes: dict[str, Outcome] = {}
         self._mappings: dict[str, dict[str, Any]] = {}
@@ -126,10 +124,11 @@ class Reporter:
 
     def _unknown(self, mapping: dict[str, Any]) -> Outcome | None:
         spec = mapping["spec"]
-        if self._height() < int(spec["ledgerHeight"]):
-            return None
+        height = self._mirror.height
+        if height < int(spec["ledgerHeight"]) or bytes.fromhex(spec["allocationID"]) in self._mirror.allocations:
+            return None  # the ledger, or the pipeline, will say more
         text = (
-            f"the ledger at height {self._height()} holds no allocation {spec['allocationID']} for this node; "
+            f"the ledger at height {height} holds no allocation {spec['allocationID']} for this node; "
             "delete the ProxyMapping and the operator writes what the ledger holds"
         )
         return Outcome(IPv6Address(spec["address"]).packed, int(spec["port"]), "NoSuchAllocation", text)

@@ -88,8 +88,9 @@ class Desk:
             if len(self._ended) > _REMEMBERED:
                 self._ended.popitem(last=False)
 
-    def addresses(self) -> Iterable[bytes]:
-        return self._served.keys()
+    def clear(self) -> None:
+        """Lets go of every region; nothing answers any more."""
+        self._served.clear()
 
     def authorize(self, metadata: Iterable[tuple[str, str | bytes]], now_ms: int) -> Served:
         """The hardware that this call may use. Raises Denied."""

@@ -1,0 +1,221 @@
+"""A whole node's proxy part in this namespace: the real service, real TLS, a real API server, a mirror fed by the test.
+
+The mirror is the real class without a connection: an honest ledger would never deliver the damaged records that a
+node must refuse. (The way from a real ledger is tested end to end on the cluster.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from namespaces import Wire
+from proxy_world import Signed, World
+
+from hypermesh import addressing, conditions
+from hypermesh.v1 import ledger_pb2
+from hypermesh_agent.directory import AssetDirectory
+from hypermesh_agent.identity import NodeIdentity, TlsIdentity
+from hypermesh_agent.proxy.service import ProxyConfig, ProxyService
+from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_resources import NAMESPACES, NODES, PROXY_MAPPINGS
+from hypermesh_clients.mirror import Mirror
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMESPACE = "team-a"
+
+
+async def until(predicate: Callable[[], Awaitable[Any]], what: str, seconds: float = 60.0) -> Any:
+    """Waits until `predicate` gives something true, and returns that."""
+    end = time.monotonic() + seconds
+    while not (found := await predicate()):
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+def tls_identity(name: str) -> TlsIdentity:
+    """A root and a node certificate for exactly this DNS name, as TrustChain issues them."""
+    now = datetime.now(UTC)
+    root_key, key = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test root")])
+
+    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        made = x509.CertificateBuilder().subject_name(subject).issuer_name(authority).public_key(public)
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(hours=1))
+        return made.not_valid_after(now + timedelta(hours=1))
+
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    root = builder(authority, root_key.public_key()).add_extension(constraints, True).sign(root_key, hashes.SHA384())
+    names = x509.SubjectAlternativeName([x509.DNSName(name)])
+    leaf = builder(x509.Name([]), key.public_key()).add_extension(names, True).sign(root_key, hashes.SHA384())
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return TlsIdentity(secret, leaf.public_bytes(pem), root.public_bytes(pem))
+
+
+class FedMirror(Mirror):
+    """The real mirror; changes come from the test instead of from a stream."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(cast(Any, None))
+        genesis = ledger_pb2.Genesis(root_public_key=world.root.public)
+        status = ledger_pb2.StatusResponse(chain_id=world.here.chain_id, height=10, genesis=genesis)
+        self.feed(ledger_pb2.Change(status=status))
+        for node in world.nodes.values():
+            self.feed(ledger_pb2.Change(node=node))
+        for asset in world.assets.values():
+            self.feed(ledger_pb2.Change(asset=asset))
+        self.synced.set()
+
+    def feed(self, *changes: ledger_pb2.Change) -> None:
+        for change in changes:
+            self._view.apply(change)
+            self._tell(change)
+        self._wake()
+
+    def commit(self, *signed: Signed) -> None:
+        """Records of one block."""
+        self.feed(*(ledger_pb2.Change(allocation=item.record) for item in signed))
+
+    def end(self, signed: Signed, state: int = ledger_pb2.ALLOCATION_STATE_RELEASED) -> None:
+        record = ledger_pb2.AllocationRecord()
+        record.CopyFrom(signed.record)
+        record.state = cast(Any, state)
+        record.height += 1
+        self.feed(ledger_pb2.Change(allocation=record))
+
+
+@dataclass
+class Node:
+    """The running node, and what the tests do around it."""
+
+    world: World
+    mirror: FedMirror
+    kube: Kube
+    wire: Wire
+    config: ProxyConfig
+    tls: TlsIdentity
+    service: ProxyService | None = None
+    task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        identity = NodeIdentity.certified(
+            "node-1", str(self.wire.here), self.world.node.keypair, self.world.node.record.certificate
+        )
+        directory = AssetDirectory("node-1", self.world.here.key_id)
+        self.service = ProxyService(self.kube, self.mirror, identity, self.tls, self.config, directory)
+        self.task = asyncio.create_task(self.service.run())
+        await until(self._ready, "the proxy part to be ready")
+
+    async def _ready(self) -> bool:
+        assert self.task is not None
+        assert self.service is not None
+        if self.task.done():
+            self.task.result()
+        return self.service.problem() is None
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+            self.task = None
+
+    async def announce(self, signed: Signed, name: str, **spec: Any) -> None:
+        """What the operator writes: the ProxyMapping of a committed allocation."""
+        operation, record = signed.operation, signed.record
+        body = {
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "address": str(IPv6Address(operation.address)),
+                "port": operation.port,
+                "protocol": "TCP",
+                "allocationName": name,
+                "allocationID": operation.allocation_id.hex(),
+                "assetName": "node-1-asset",
+                "nodeName": "node-1",
+                "leaseExpirationTime": conditions.timestamp(conditions.from_milliseconds(record.expires_ms)),
+                "ledgerHeight": record.height,
+                "transactionHash": record.tx_hash.hex(),
+                **spec,
+            },
+        }
+        await self.kube.create(PROXY_MAPPINGS, body)
+
+    async def condition(self, name: str, status: str, seconds: float = 60.0) -> dict[str, Any]:
+        """Waits for ProxyMapping `name` to say Programmed=`status`; returns the whole status."""
+
+        async def said() -> dict[str, Any] | None:
+            found = (await self.kube.get(PROXY_MAPPINGS, name, NAMESPACE)).get("status") or {}
+            conditions_ = found.get("conditions") or [{"status": "none yet"}]
+            return found if conditions_[0]["status"] == status else None
+
+        return cast(dict[str, Any], await until(said, f"ProxyMapping {name} to be Programmed={status}", seconds))
+
+    async def use(self, signed: Signed, deeds: str, *, token: str | None = None, address: str = "") -> str:
+        """Runs `deeds` (a body with `client` in it) as a program in the consumer's namespace; what it printed."""
+        target = address or str(IPv6Address(signed.operation.address))
+        arguments = f"{target!r}, {token or signed.token!r}, ca, patience=1, timeout=10"
+        program = (
+            "import asyncio, sys\n"
+            "from hypermesh_clients.resource import ResourceClient, ResourceError\n"
+            "async def main():\n"
+            f"  ca = open({str(self._authority())!r}, 'rb').read()\n"
+            f"  async with ResourceClient({arguments}) as client:\n"
+            "    try:\n"
+            + "".join(f"      {line}\n" for line in deeds.strip().splitlines())
+            + "    except ResourceError as error: print(error.reason, '|', error)\n"
+            "asyncio.run(main())\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            *self.wire.consumer(sys.executable, "-c", program), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await asyncio.wait_for(process.communicate(), 120)
+        assert process.returncode == 0
+        return said.decode().strip()
+
+    def _authority(self) -> Path:
+        path = self.config.state / "ca.crt"
+        path.write_bytes(self.tls.root_pem)
+        return path
+
+
+@contextlib.asynccontextmanager
+async def running(world: World, wire: Wire, kubeconfig: Path, directory: Path) -> AsyncIterator[Node]:
+    """The node with its API objects; call `start` on it."""
+    async with Kube.from_kubeconfig(kubeconfig) as kube:
+        await kube.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
+        for name, address in (("node-1", wire.here), ("node-2", wire.there)):
+            await kube.create(NODES, {"metadata": {"name": name}})
+            addresses = [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": str(address)}]
+            await kube.merge_patch(NODES, name, {"status": {"addresses": addresses}}, subresource="status")
+        wire.route(world.here.prefix)
+        config = ProxyConfig(state=directory / "state", pool=directory / "pool", audit_seconds=0.5)
+        config.state.mkdir()
+        tls = tls_identity(addressing.tls_name(world.here.prefix))
+        node = Node(world, FedMirror(world), kube, wire, config, tls)
+        try:
+            yield node
+        finally:
+            await node.stop()
+
+
+def install_definitions(kubeconfig: Path) -> None:
+    """The CRDs of this checkout, by kubectl."""
+    kubectl = ROOT / "build" / "bin" / "kubectl"
+    command = [str(kubectl), "--kubeconfig", str(kubeconfig)]
+    subprocess.run([*command, "apply", "--server-side", "-f", str(ROOT / "crds")], check=True, capture_output=True)
+    wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]
+    subprocess.run([*command, *wait], check=True, capture_output=True)
