@@ -14,7 +14,7 @@ from typing import Any, Final
 import kopf
 
 from hypermesh.quantities import QuantityInvalid
-from hypermesh.resources import FINALIZER, GROUP, VERSION
+from hypermesh.resources import GROUP, VERSION
 from hypermesh_clients.kube import Kube, Watch, WatchType
 from hypermesh_clients.kube_config import Connection
 from hypermesh_clients.kube_resources import ALLOCATIONS, PROXY_MAPPINGS
@@ -31,7 +31,8 @@ QUIET_S: Final = 90.0
 def configure(settings: kopf.OperatorSettings) -> None:
     """kopf's settings, in one place."""
     settings.peering.standalone = True
-    settings.persistence.finalizer = FINALIZER
+    # Not ours: kopf takes away its finalizer from objects that none of its own handlers needs it for.
+    settings.persistence.finalizer = f"{GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     settings.posting.enabled = False

@@ -436,7 +436,7 @@ class Mesh:
 @contextlib.asynccontextmanager
 async def running_mesh(directory: Path, proofs: proofs_pb2.ProofParameters | None = None) -> AsyncIterator[Mesh]:
     """All of it, stopped at the end."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local directory
     root = TrustRoot()
     with private_api(directory / "api", BINARIES) as api:
         async with (
