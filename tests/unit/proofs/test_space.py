@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,12 @@ def test_honest_answers_pass(node: bytes, asked: bytes, space_proof: SpaceProof)
     verify_space(node, asked, space_proof, DEMO)
     assert len(space_proof.answers) == DEMO.space_required
     assert all(len(answer.proof) == K * 8 for answer in space_proof.answers)
+
+
+def test_the_answers_are_fixed_forever(whole_space_proof: SpaceProof) -> None:
+    """Plots are deterministic, so a change of the plot id or the sub-challenges shows here."""
+    serialized = whole_space_proof.SerializeToString(deterministic=True)
+    assert hashlib.sha256(serialized).hexdigest() == "90d340eddfa07c46a12a1572234c8fa5f3c4ab8521e53bb96f336e5698a508dd"
 
 
 def test_the_plot_answers_nearly_every_epoch(plot_dir: Path, node: bytes) -> None:
