@@ -54,6 +54,8 @@ def being_made(target: Path) -> Iterator[Path | None]:
         if target.exists():
             yield None
             return
+        for abandoned in folder.parent.glob(f".{folder.name}.*/"):  # of a builder that was killed: we have its lock
+            shutil.rmtree(abandoned)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             yield scratch

@@ -49,6 +49,8 @@ def test_a_failed_build_leaves_nothing_and_a_finished_one_is_not_made_again(tmp_
     with pytest.raises(ZeroDivisionError):
         fail()
     assert not target.exists()
+    killed = target.parent.parent / ".tool-key.abc123"
+    killed.mkdir()
     with cache.being_made(target) as scratch:
         assert scratch is not None
         (scratch / "tool").write_text("whole")
