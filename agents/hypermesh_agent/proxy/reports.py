@@ -71,8 +71,10 @@ class Reporter:
             if event.type is WatchType.DELETED:
                 self._gone(event.object["metadata"]["uid"])
                 continue
-            self._mappings[name] = _kept(event.object)
-            self._put(name)
+            kept = _kept(event.object)
+            if self._mappings.get(name) != kept:  # else it is the echo of our own patch
+                self._mappings[name] = kept
+                self._put(name)
 
     def _gone(self, uid: str) -> None:
         for name in [name for name, kept in self._mappings.items() if kept["metadata"]["uid"] == uid]:

@@ -9,7 +9,6 @@ bound to the token. Read answers are packed by hand: one copy from the region's 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address
@@ -24,9 +23,6 @@ from hypermesh_agent.identity import TlsIdentity
 from hypermesh_agent.serving.authorization import MAX_TRANSFER, REASON_KEY, Denial, Denied, Desk, check_range
 
 _log = logging.getLogger(__name__)
-
-# gRPC's own log would write what strangers send, raw bytes and all, on stderr. Read at its first use, not at import.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 SERVICE: Final = "hypermesh.v1.Resource"
 _OVERHEAD: Final = 64 << 10
