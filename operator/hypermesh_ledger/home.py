@@ -78,6 +78,8 @@ def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
     try:
         for name in ("config", "data", "state", "run"):
             (home / name).mkdir(parents=True, exist_ok=True)
+        for socket in (ABCI_SOCKET, RPC_SOCKET):
+            (home / socket).unlink(missing_ok=True)  # of processes that were killed
         key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
         if not key.exists():
             _write(signed, '{"height": "0", "round": 0, "step": 0}')

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError, Message
 
 from hypermesh.operations import MAX_ENVELOPE_BYTES
 from hypermesh.refusals import Refused
-from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
+from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import IngressUnusable
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.watches import TooSlow
+
+Record = TypeVar("Record")
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_ENVELOPE_BYTES + 1024),
@@ -33,20 +36,24 @@ class TlsSource(Protocol):
         """(PEM key, PEM chain), now. Raises IngressUnusable."""
 
 
-class LedgerService(ledger_pb2_grpc.LedgerServicer):
-    """Translates between messages and the core."""
+class LedgerService:
+    """Translates between messages and the core. A request is None when its bytes were no such message."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def _born(self, context: Any) -> None:
+    async def _answerable(self, request: Record | None, context: Any) -> Record:
         """Before the first block there is no genesis to answer by: UNAVAILABLE, as while the process starts."""
         if not self._core.store.head.height:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the ledger waits for its first block")
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not the message of this call")
+            raise AssertionError  # abort has raised
+        return request
 
-    async def Submit(self, request: ledger_pb2.SubmitRequest, context: Any) -> ledger_pb2.SubmitResponse:  # noqa: N802
+    async def submit(self, raw: ledger_pb2.SubmitRequest | None, context: Any) -> ledger_pb2.SubmitResponse:
         """Answers when the operation is committed, or refused."""
-        await self._born(context)
+        request = await self._answerable(raw, context)
         try:
             result = await self._core.submit(request.envelope)
         except Refused as refusal:
@@ -56,26 +63,26 @@ class LedgerService(ledger_pb2_grpc.LedgerServicer):
             reason=reason, message=result.message, height=result.height, tx_hash=result.tx_hash
         )
 
-    async def Status(self, request: ledger_pb2.StatusRequest, context: Any) -> ledger_pb2.StatusResponse:  # noqa: N802
+    async def status(self, raw: ledger_pb2.StatusRequest | None, context: Any) -> ledger_pb2.StatusResponse:
         """The newest committed block and the genesis."""
-        await self._born(context)
+        await self._answerable(raw, context)
         return self._core.status()
 
-    async def GetAllocation(  # noqa: N802
-        self, request: ledger_pb2.GetAllocationRequest, context: Any
+    async def get_allocation(
+        self, raw: ledger_pb2.GetAllocationRequest | None, context: Any
     ) -> ledger_pb2.AllocationRecord:
         """NOT_FOUND when the ledger holds none of that id."""
+        request = await self._answerable(raw, context)
         key = keys.allocation(request.allocation_id)
         record = read(self._core.store.snapshot, key, ledger_pb2.AllocationRecord)
-        if record is not None:
-            return record
-        raise await context.abort(grpc.StatusCode.NOT_FOUND, "no such allocation")
+        if record is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such allocation")
+            raise AssertionError  # abort has raised
+        return record
 
-    async def Watch(  # noqa: N802
-        self, request: ledger_pb2.WatchRequest, context: Any
-    ) -> AsyncIterator[ledger_pb2.Changes]:
+    async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> AsyncIterator[ledger_pb2.Changes]:
         """RESOURCE_EXHAUSTED when the follower is too slow; it should watch again."""
-        await self._born(context)
+        request = await self._answerable(raw, context)
         if len(request.node) not in (0, 32):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node is a key id of 32 bytes, or empty")
         try:
@@ -85,13 +92,35 @@ class LedgerService(ledger_pb2_grpc.LedgerServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow; watch again")
 
 
+def _handlers(service: LedgerService) -> grpc.GenericRpcHandler:
+    """Like the generated registration, but bytes that don't parse are an answer, not an error in the log."""
+    unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+    methods = {
+        "Submit": _handler(unary, service.submit, ledger_pb2.SubmitRequest),
+        "Status": _handler(unary, service.status, ledger_pb2.StatusRequest),
+        "GetAllocation": _handler(unary, service.get_allocation, ledger_pb2.GetAllocationRequest),
+        "Watch": _handler(stream, service.watch, ledger_pb2.WatchRequest),
+    }
+    return grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods)
+
+
+def _handler(kind: Callable[..., Any], method: Callable[..., Any], request: type[Message]) -> Any:
+    def parse(data: bytes) -> Message | None:
+        try:
+            return request.FromString(data)
+        except DecodeError:
+            return None
+
+    return kind(method, request_deserializer=parse, response_serializer=lambda answer: answer.SerializeToString())
+
+
 def make_server(core: Core, address: str, tls: TlsSource) -> tuple[grpc.aio.Server, int]:
     """A server, not started, and its port. address: [ipv6]:port, port 0 for any. Raises IngressUnusable.
 
     tls is asked at each handshake, so a renewed certificate needs no restart.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    ledger_pb2_grpc.add_LedgerServicer_to_server(LedgerService(core), server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers((_handlers(LedgerService(core)),))
     served = _Served(tls)
     try:
         port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(served.first(), served.changed))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,6 +64,10 @@ class Supervisor:
 
     async def run(self) -> None:
         """For ever, until cancelled (then both are stopped). Raises Misconfigured."""
+        with _sole(self._home):
+            await self._run_again_and_again()
+
+    async def _run_again_and_again(self) -> None:
         failures = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -158,6 +163,20 @@ class Supervisor:
                     async with asyncio.timeout(STOP_S):
                         await process.wait()
         await self._kill()
+
+
+@contextlib.contextmanager
+def _sole(home: Path) -> Iterator[None]:
+    """Hold the directory alone. Raises Misconfigured when another supervisor has it."""
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Misconfigured(f"Another ledger runs in {home}. Stop it, or give --home another one.") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 async def _ends(name: str, process: asyncio.subprocess.Process) -> None:

@@ -36,7 +36,7 @@ from hypermesh_agent.proofs.prover import Prover, WorkDevice
 from hypermesh_clients.ledger import Commit, LedgerClient, LedgerUnavailable
 from hypermesh_clients.mirror import Mirror
 
-from ..builders import Member, TrustRoot, member
+from ..builders import Member, TrustRoot, allocation, member, registration
 
 START_S = 30.0
 
@@ -219,10 +219,13 @@ def write_files(directory: Path, root: TrustRoot, proofs: proofs_pb2.ProofParame
     return write_tls(directory)
 
 
-def command_for(directory: Path, port: int, metrics_port: int) -> list[str]:
+PROGRAM = (sys.executable, "-P", "-m", "hypermesh_ledger.main")
+
+
+def command_for(program: Sequence[str], directory: Path, port: int, metrics_port: int) -> list[str]:
     """How the supervisor is started on the files of `directory`."""
     return [
-        *(sys.executable, "-P", "-m", "hypermesh_ledger.main", "run"),
+        *(*program, "run"),
         *("--home", str(directory / "home"), "--host", "::1", "--port", str(port)),
         *("--metrics-port", str(metrics_port), "--proof-parameters", str(directory / "parameters.json")),
         *("--root-public-key", str(directory / "root.pub")),
@@ -232,7 +235,10 @@ def command_for(directory: Path, port: int, metrics_port: int) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def running_ledger(
-    directory: Path, proofs: proofs_pb2.ProofParameters | None = None, root: TrustRoot | None = None
+    directory: Path,
+    proofs: proofs_pb2.ProofParameters | None = None,
+    root: TrustRoot | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> AsyncIterator[Ledger]:
     """A ledger with its files below `directory`, up and mirrored; stopped and checked at the end."""
     root = root or TrustRoot()
@@ -246,7 +252,7 @@ async def running_ledger(
         port=port,
         metrics_port=metrics_port,
         ca_pem=ca_pem,
-        command=command_for(directory, port, metrics_port),
+        command=command_for(program, directory, port, metrics_port),
         client=client,
         mirror=Mirror(client),
     )
@@ -261,3 +267,37 @@ async def running_ledger(
         await asyncio.gather(following, return_exceptions=True)
         await client.close()
         await ledger.stop()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A ledger with one operator, one node and its CPU asset, tickets really won."""
+
+    ledger: Ledger
+    operator: Member
+    node: Member
+    cpu: ledger_pb2.RegisterAsset
+
+    def refs(self, signer: Member | None = None) -> proofs_pb2.TicketRefs:
+        """The four tickets for an operation on the CPU asset."""
+        who = signer or self.operator
+        return self.ledger.mirror.ticket_refs(self.node.key_id, self.cpu.work_device, who.key_id)
+
+    def allocate(self, uid: str, amount: int = 1, **terms: object) -> bytes:
+        """A signed Allocate of the CPU asset."""
+        asked = allocation(self.node, self.cpu, uid, amount, **terms)  # type: ignore[arg-type]
+        return self.ledger.envelope(self.operator, self.refs(), allocate=asked)
+
+    @property
+    def reserved(self) -> int:
+        """What the mirror shows as reserved."""
+        return self.ledger.mirror.assets[self.cpu.asset_id].reserved
+
+
+async def settle(ledger: Ledger, capacity: int) -> Settled:
+    """Enrol, prove and register for real (a few seconds: a plot is made)."""
+    operator = await ledger.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator")
+    node = await ledger.enrol(trust_pb2.ROLE_NODE, "node-1")
+    await ledger.win_tickets(node, [node.asset_id(ledger_pb2.ASSET_TYPE_CPU, "cpu-0")])
+    asset = registration(node, ledger_pb2.ASSET_TYPE_CPU, "cpu-0", capacity)
+    return Settled(ledger, operator, node, await ledger.register(node, asset))

@@ -56,7 +56,6 @@ class AbciServer:
 
     async def start(self) -> None:
         """Listen."""
-        self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._accept, str(self._path), limit=1 << 20)
 
     async def run(self) -> None:
