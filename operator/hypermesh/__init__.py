@@ -1,1 +1,1 @@
-"""The domain: address codec, canonical encoding, crypto, certificates, proofs, operations, units. No input or output."""
+"""The domain: address codec, canonical encoding, keys, certificates, proofs, operations, units. No input or output."""
