@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -57,9 +58,14 @@ def _run(parsed: argparse.Namespace) -> int:
     from hypermesh_clients.serving import run_until_signal, setup_logging
 
     from .agent import run
+    from .identity import IdentityError
 
     setup_logging("hypermesh-agent")
-    asyncio.run(run_until_signal(run(config)))
+    try:
+        asyncio.run(run_until_signal(run(config)))
+    except IdentityError as error:
+        logging.getLogger(__name__).critical("%s", error)
+        return 1
     return 0
 
 

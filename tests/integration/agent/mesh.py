@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -58,7 +57,6 @@ PARAMETERS = {
     "vdfDiscriminantBits": 1024,
 }
 _CLONE_NEWNET = 0x40000000
-_PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 _WORKLOADS = frozenset({"DaemonSet", "Deployment", "StatefulSet", "Pod", "Service"})
 _LAST = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
@@ -79,10 +77,6 @@ def own_network() -> Iterator[None]:
         os.close(before)
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 @dataclass
 class Process:
     """One of our processes, started with its own /etc/hosts; its log is in `log`."""
@@ -96,7 +90,7 @@ class Process:
 
     def start(self) -> None:
         script = f'mount --bind {self.hosts} /etc/hosts && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", script, self.name, *self.command]
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", script, self.name, *self.command]
         with self.log.open("ab") as output:
             self.running = subprocess.Popen(
                 command,
@@ -104,7 +98,6 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_die_with_parent,
             )
 
     @property

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -125,32 +124,19 @@ def test_disks_are_lsblks() -> None:
     whole = whole_mounts()
     for path, item in disks.items():
         assert set(item["detail"]["mounts"]) >= {point for point in expected[path]["mountpoints"] if point in whole}
-        assert item["detail"].get("serial", "") == (expected[path]["serial"] or "").strip()
-
-
-def partition_table(*mebibytes: int) -> bytes:
-    """A master boot record with partitions of these sizes, one after the other from 1 MiB on."""
-    table, start = bytearray(512), 2048
-    for index, size in enumerate(mebibytes):
-        entry = struct.pack("<8xII", start, size * 2048)
-        table[446 + 16 * index : 462 + 16 * index] = entry[:4] + b"\x83" + entry[5:]
-        start += size * 2048
-    table[510:] = b"\x55\xaa"
-    return bytes(table)
+        if serial := (expected[path]["serial"] or "").strip():  # lsblk knows none where udevd does not run
+            assert item["detail"]["serial"] == serial
 
 
 @pytest.mark.root
 def test_partitions_are_lsblks(tmp_path: Path) -> None:
-    """On a loop device with a partition table of its own: this machine may have no partition."""
+    """Told to the kernel one by one (addpart): a kernel may be built without any partition table it can read."""
     path = loops.image(tmp_path, "parts.img", 64)
-    with path.open("r+b") as file:
-        file.write(partition_table(16, 24))
     with loops.attached(path, "--partscan") as device:
         parent = device.removeprefix("/dev/")
-        for _ in range(50):  # the kernel reads the table a moment after the device is there
-            listed = {it["name"]: it["size"] for it in block_devices() if it["pkname"] == parent}
-            if len(listed) == 2:
-                break
+        run("addpart", device, "1", "2048", str(16 * 2048))
+        run("addpart", device, "2", str(17 * 2048), str(24 * 2048))
+        listed = {it["name"]: it["size"] for it in block_devices() if it["pkname"] == parent}
         (item,) = [item for item in only(probe(), "storage") if item["detail"].get("devicePath") == device]
         sizes = {entry["name"]: parse("storage", entry["size"]) for entry in item["detail"]["partitions"]}
         assert sizes == listed == {f"{parent}p1": 16 << 20, f"{parent}p2": 24 << 20}
