@@ -1,7 +1,7 @@
 """Kubernetes quantities, Caesar amounts and lease durations as exact integers, and back.
 
 Text in specs -> integers in base units (millicores, bytes, grains, seconds) -> decisions and operations -> text in
-status. Exact integer arithmetic only: the ledger compares these numbers, so nothing here may round silently.
+status. Exact integer arithmetic only: the ledger compares these numbers.
 Sources: apimachinery `resource.Quantity` (suffixes), Go `time.ParseDuration` (hours, minutes, seconds of it).
 """
 
@@ -37,9 +37,10 @@ class QuantityInvalid(ValueError):
 def parse(resource: str, quantity: str | int) -> int:
     """Base units of a quantity of `resource`: millicores for cores, bytes for memory, storage and gpuMemory.
 
-    Raises QuantityInvalid for text that is no quantity, is negative, or is finer than the base unit.
+    A fraction of the base unit (1.1Gi is no whole number of bytes) counts as one more, as in Quantity.Value().
+    Raises QuantityInvalid for text that is no quantity, or is negative.
     """
-    scale, unit = (1000, "1m") if resource == CORES else (1, "1 byte")
+    scale = 1000 if resource == CORES else 1
     match = _QUANTITY.match(str(quantity).strip())
     if match is None:
         raise QuantityInvalid(f"{resource} {quantity!r} is no quantity: write 500m, 2, 512Mi or 1Gi")
@@ -48,9 +49,7 @@ def parse(resource: str, quantity: str | int) -> int:
     amount = Fraction(digits if digits[0] != "." else f"0{digits}") * factor * scale
     if sign == "-" and amount:
         raise QuantityInvalid(f"{resource} {quantity} is negative: write a positive quantity")
-    if amount.denominator != 1:
-        raise QuantityInvalid(f"{resource} {quantity} is finer than {unit}: write a multiple of {unit}")
-    return amount.numerator
+    return -(-amount.numerator // amount.denominator)
 
 
 def render(resource: str, amount: int) -> str:
