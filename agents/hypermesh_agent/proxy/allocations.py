@@ -9,6 +9,7 @@ newest record whenever it works, and never trusts what it was told.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from hypermesh_agent.proxy.outcomes import Outcome
 from hypermesh_agent.proxy.verification import Claim, Refusal, Standpoint, verify
 from hypermesh_agent.serving.authorization import Desk, Served
 from hypermesh_clients.mirror import Mirror
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,9 @@ class Keeper:
         if held is not None and held.height == record.height and held.target.expires_ms == record.expires_ms:
             return held
         claim = self.check(record)
+        if isinstance(claim, Refusal) and held is not None:
+            _log.warning("a newer record of allocation %s is ignored: %s", held.grant.name, claim.message)
+            return held  # what stands was verified; a replayed or forged record must not cost the tenant its bytes
         if isinstance(claim, Refusal):
             return Failed(self._failure(record, claim.reason, claim.message))
         operation, asset = claim.operation, claim.asset

@@ -22,16 +22,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from namespaces import Wire
-from proxy_world import Signed, World
+from proxy_world import FedMirror, Signed, World
 
 from hypermesh import addressing, conditions
-from hypermesh.v1 import ledger_pb2
 from hypermesh_agent.directory import AssetDirectory
 from hypermesh_agent.identity import NodeIdentity, TlsIdentity
 from hypermesh_agent.proxy.service import ProxyConfig, ProxyService
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import NAMESPACES, NODES, PROXY_MAPPINGS
-from hypermesh_clients.mirror import Mirror
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "team-a"
@@ -64,38 +62,6 @@ def tls_identity(name: str) -> TlsIdentity:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return TlsIdentity(secret, leaf.public_bytes(pem), root.public_bytes(pem))
-
-
-class FedMirror(Mirror):
-    """The real mirror; changes come from the test instead of from a stream."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(cast(Any, None))
-        genesis = ledger_pb2.Genesis(root_public_key=world.root.public)
-        status = ledger_pb2.StatusResponse(chain_id=world.here.chain_id, height=10, genesis=genesis)
-        self.feed(ledger_pb2.Change(status=status))
-        for node in world.nodes.values():
-            self.feed(ledger_pb2.Change(node=node))
-        for asset in world.assets.values():
-            self.feed(ledger_pb2.Change(asset=asset))
-        self.synced.set()
-
-    def feed(self, *changes: ledger_pb2.Change) -> None:
-        for change in changes:
-            self._view.apply(change)
-            self._tell(change)
-        self._wake()
-
-    def commit(self, *signed: Signed) -> None:
-        """Records of one block."""
-        self.feed(*(ledger_pb2.Change(allocation=item.record) for item in signed))
-
-    def end(self, signed: Signed, state: int = ledger_pb2.ALLOCATION_STATE_RELEASED) -> None:
-        record = ledger_pb2.AllocationRecord()
-        record.CopyFrom(signed.record)
-        record.state = cast(Any, state)
-        record.height += 1
-        self.feed(ledger_pb2.Change(allocation=record))
 
 
 @dataclass

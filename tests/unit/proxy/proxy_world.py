@@ -6,12 +6,13 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from hypermesh import addressing, certificates, falcon, operations
 from hypermesh.addressing import AddressType
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_agent.proxy.verification import Standpoint
+from hypermesh_clients.mirror import Mirror
 
 CHAIN = "hypermesh-test"
 CLUSTER_UID = "6a1f0c52-0000-4000-8000-000000000001"
@@ -141,6 +142,38 @@ class World:
     def seen_from(self, **changes: Any) -> Standpoint:
         """The node's standpoint with something else."""
         return replace(self.here, **changes)
+
+
+class FedMirror(Mirror):
+    """The real mirror; changes come from the test instead of from a stream."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(cast(Any, None))
+        genesis = ledger_pb2.Genesis(root_public_key=world.root.public)
+        status = ledger_pb2.StatusResponse(chain_id=world.here.chain_id, height=10, genesis=genesis)
+        self.feed(ledger_pb2.Change(status=status))
+        for node in world.nodes.values():
+            self.feed(ledger_pb2.Change(node=node))
+        for asset in world.assets.values():
+            self.feed(ledger_pb2.Change(asset=asset))
+        self.synced.set()
+
+    def feed(self, *changes: ledger_pb2.Change) -> None:
+        for change in changes:
+            self._view.apply(change)
+            self._tell(change)
+        self._wake()
+
+    def commit(self, *signed: Signed) -> None:
+        """Records of one block."""
+        self.feed(*(ledger_pb2.Change(allocation=item.record) for item in signed))
+
+    def end(self, signed: Signed, state: int = ledger_pb2.ALLOCATION_STATE_RELEASED) -> None:
+        record = ledger_pb2.AllocationRecord()
+        record.CopyFrom(signed.record)
+        record.state = cast(Any, state)
+        record.height += 1
+        self.feed(ledger_pb2.Change(allocation=record))
 
 
 def make_world() -> World:

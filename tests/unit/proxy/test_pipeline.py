@@ -1,0 +1,197 @@
+"""Bursts, failures and endings: one allocation's trouble stays its own, and what failed is tried again.
+
+Keeper, pipeline, programmer, regions and mirror are the real ones; the kernel's table is the in-memory double.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+from memory_kernel import MemoryKernel
+from proxy_world import FedMirror, Signed, World
+
+from hypermesh.v1 import ledger_pb2
+from hypermesh_agent.directory import AssetDirectory
+from hypermesh_agent.enforcement.cgroups import Controller
+from hypermesh_agent.enforcement.enforcer import Enforcer
+from hypermesh_agent.enforcement.populator import Populator
+from hypermesh_agent.enforcement.regions import MemoryRegions, StorageRegions
+from hypermesh_agent.proxy import pipeline as pipelines
+from hypermesh_agent.proxy.allocations import Keeper
+from hypermesh_agent.proxy.outcomes import Outcome
+from hypermesh_agent.proxy.pipeline import Pipeline
+from hypermesh_agent.proxy.programming import Programmer
+from hypermesh_agent.serving.authorization import Denied, Desk
+
+NODE = IPv6Address("2001:db8::1")
+STORAGE, CPU, GPU = ledger_pb2.ASSET_TYPE_STORAGE, ledger_pb2.ASSET_TYPE_CPU, ledger_pb2.ASSET_TYPE_GPU
+
+
+async def settled(predicate: Callable[[], bool]) -> None:
+    """Waits until it holds, some ten seconds at most."""
+    for _ in range(2_000):
+        if predicate():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to that")
+
+
+@dataclass
+class Line:
+    """A running pipeline and what it reported."""
+
+    mirror: FedMirror
+    kernel: MemoryKernel
+    desk: Desk
+    keeper: Keeper
+    pipeline: Pipeline
+    regions: Path
+    told: dict[bytes, list[Outcome]] = field(default_factory=dict)
+
+    def tell(self, allocation_id: bytes, outcome: Outcome) -> None:
+        self.told.setdefault(allocation_id, []).append(outcome)
+
+    def commit(self, *signed: Signed) -> None:
+        self.mirror.commit(*signed)
+        for item in signed:
+            self.pipeline.mark(item.record.allocation_id)
+
+    def end(self, signed: Signed) -> None:
+        self.mirror.end(signed)
+        self.pipeline.mark(signed.record.allocation_id)
+
+    async def reason(self, signed: Signed, wanted: str) -> None:
+        """Waits until the newest word on it has this reason."""
+        await settled(lambda: self.reasons(signed)[-1:] == [wanted])
+
+    def reasons(self, signed: Signed) -> list[str]:
+        return [str(outcome.reason) for outcome in self.told.get(signed.record.allocation_id, [])]
+
+
+@pytest.fixture
+async def line(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    monkeypatch.setattr(pipelines, "_RETRY_S", (0.05, 0.1))
+    mirror, kernel, desk = FedMirror(world), MemoryKernel(), Desk("node-1", world.here.prefix)
+    (tmp_path / "regions").mkdir()
+    (tmp_path / "memory").mkdir()
+    memory = MemoryRegions(tmp_path / "memory", Controller(tmp_path / "groups", 1), Populator())
+    enforcer = Enforcer(memory, StorageRegions(tmp_path / "regions"), Controller(tmp_path / "cpu", 2))
+    directory = AssetDirectory("node-1", world.here.key_id)
+    keeper = Keeper(mirror, world.here, enforcer, desk, directory, "node-1", (NODE.packed, 7443))
+    programmer = Programmer(kernel, world.here.prefix)
+    made = Line(mirror, kernel, desk, keeper, None, tmp_path / "regions")  # type: ignore[arg-type]
+    made.pipeline = Pipeline(keeper, programmer, made.tell, "node-1")
+    await made.pipeline.take_over(())
+    task = asyncio.create_task(made.pipeline.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def metadata(signed: Signed) -> list[tuple[str, str | bytes]]:
+    address = str(IPv6Address(signed.operation.address))
+    return [("hypermesh-address", address), ("authorization", f"Bearer {signed.token}")]
+
+
+async def test_a_burst_is_few_transactions(line: Line, world: World) -> None:
+    burst = [world.allocation(GPU, 1) for _ in range(200)]
+    line.kernel.transactions.clear()
+    line.commit(*burst)
+    for signed in burst:
+        await line.reason(signed, "Programmed")
+    assert sum(added for added, _ in line.kernel.transactions) == 200
+    assert len(line.kernel.transactions) <= 3
+    assert all(line.desk.authorize(metadata(signed), 0) for signed in burst)
+
+
+async def test_told_twice_changes_nothing(line: Line, world: World) -> None:
+    signed = world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    before = list(line.kernel.transactions)
+    line.commit(signed)
+    await asyncio.sleep(0.1)
+    assert line.kernel.transactions == before
+    assert line.reasons(signed) == ["Programmed"]
+
+
+async def test_one_that_can_not_be_enforced_does_not_hold_up_the_others(line: Line, world: World) -> None:
+    good, huge = world.allocation(STORAGE), world.allocation(STORAGE, amount=1 << 50)
+    line.commit(huge, good)
+    await line.reason(good, "Programmed")
+    await line.reason(huge, "PoolFull")
+    assert "has no room for" in line.told[huge.record.allocation_id][0].message
+    assert line.kernel.table is not None
+    assert len(line.kernel.table) == 1
+    with pytest.raises(Denied):
+        line.desk.authorize(metadata(huge), 0)
+
+
+async def test_what_failed_is_tried_again(line: Line, world: World) -> None:
+    signed = world.allocation(STORAGE)
+    line.regions.rmdir()
+    line.commit(signed)
+    await line.reason(signed, "PopulateFailed")
+    line.regions.mkdir()
+    await line.reason(signed, "Programmed")
+
+
+async def test_a_refusing_kernel_is_reported_and_tried_again(line: Line, world: World) -> None:
+    signed = world.allocation(GPU, 1)
+    line.kernel.refuse = OSError(errno.ENOMEM, "Cannot allocate memory")
+    line.commit(signed)
+    await line.reason(signed, "ProgrammingFailed")
+    assert "Cannot allocate memory" in line.told[signed.record.allocation_id][-1].message
+    line.kernel.refuse = None
+    await line.reason(signed, "Programmed")
+
+
+async def test_the_end_takes_everything_down(line: Line, world: World) -> None:
+    signed = world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    name = signed.record.allocation_id.hex()
+    assert (line.regions / name).exists()
+    line.end(signed)
+    await line.reason(signed, "AllocationEnded")
+    await settled(lambda: not line.kernel.table)
+    assert not (line.regions / name).exists()
+    with pytest.raises(Denied, match="has ended"):
+        line.desk.authorize(metadata(signed), 0)
+    assert not line.keeper.prepared
+
+
+async def test_an_end_in_the_same_moment_leaves_nothing(line: Line, world: World) -> None:
+    burst = [world.allocation(STORAGE, amount=4096) for _ in range(20)]
+    line.commit(*burst)
+    await asyncio.sleep(0)
+    for signed in burst:
+        line.end(signed)
+    for signed in burst:
+        await line.reason(signed, "AllocationEnded")
+    await settled(lambda: not line.kernel.table and not any(line.regions.iterdir()))
+    assert not line.keeper.prepared
+
+
+async def test_an_older_or_a_forged_record_takes_nothing_from_the_one_that_stands(line: Line, world: World) -> None:
+    signed = world.allocation(GPU, 1)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    old = ledger_pb2.AllocationRecord()
+    old.CopyFrom(signed.record)
+    old.height -= 1
+    line.commit(Signed(old, signed.token))
+    forged = ledger_pb2.AllocationRecord()
+    forged.CopyFrom(signed.record)
+    forged.height, forged.expires_ms = 99, forged.expires_ms + 3_600_000
+    line.commit(Signed(forged, signed.token))
+    await asyncio.sleep(0.1)
+    assert line.reasons(signed) == ["Programmed"]
+    assert line.desk.authorize(metadata(signed), 0).expires_ms == signed.record.expires_ms
+    assert line.kernel.table
