@@ -66,10 +66,14 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All hardware of the node. A kind whose probe failed keeps what it had and stands in `failures`."""
+    """All hardware of the node. A kind whose probe failed keeps what it had and stands in `failures`.
+
+    unknown: kinds of which absence means nothing, because their probe failed or did not run yet.
+    """
 
     hardware: tuple[Hardware, ...] = ()
     failures: Mapping[Kind, str] = field(default_factory=dict)
+    unknown: frozenset[Kind] = frozenset(Kind)
 
     def of(self, kind: Kind) -> tuple[Hardware, ...]:
         return tuple(item for item in self.hardware if item.kind is kind)

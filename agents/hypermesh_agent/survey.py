@@ -56,6 +56,7 @@ class Survey:
         self._devices = devices or udev_block_devices
         self._found: dict[Kind, tuple[Hardware, ...]] = dict.fromkeys(Kind, ())
         self._failures: dict[Kind, str] = {}
+        self._looked: set[Kind] = set()
         self._no_gpu: str | None = None
         self._machine = machine_id(self._tree)
 
@@ -77,7 +78,8 @@ class Survey:
                 answer = error
             self._take(Kind.GPU, partial(self._gpu, answer))
         hardware = tuple(item for kind in Kind for item in self._found[kind])
-        return Inventory(hardware, dict(self._failures))
+        unknown = frozenset(Kind) - self._looked | self._failures.keys()
+        return Inventory(hardware, dict(self._failures), unknown)
 
     @property
     def gpus_expected(self) -> bool:
@@ -93,6 +95,7 @@ class Survey:
                 _log.error("%s probe failed, its Assets stay as they were: %s", kind, message)
             self._failures[kind] = message
             return
+        self._looked.add(kind)
         if self._failures.pop(kind, None) is not None:
             _log.info("%s probe works again", kind)
 

@@ -17,11 +17,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import loops
-import mesh as meshes
+import agent_mesh as meshes
+import loop_devices as loops
 import pytest
 import pytest_asyncio
-from mesh import AGENT_METRICS, LEDGER_METRICS, NAMESPACE, NODE, Mesh, metrics, ready, until
+from agent_mesh import AGENT_METRICS, LEDGER_METRICS, NAMESPACE, NODE, Mesh, metrics, ready, until
 
 from hypermesh.quantities import parse
 from hypermesh.resources import RESOURCE_OF_TYPE

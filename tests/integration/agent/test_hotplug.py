@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import loops
+import loop_devices as loops
 import pytest
 
 from hypermesh_agent.hardware import Inventory, Kind

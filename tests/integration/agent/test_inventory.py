@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import loops
+import loop_devices as loops
 import pytest
 
 from hypermesh.quantities import parse

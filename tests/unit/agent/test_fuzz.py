@@ -7,7 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
-import machines
+import machine_trees as machines
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import machines
+import machine_trees as machines
 import pytest
 
 from hypermesh_agent.hardware import Unreadable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import machines
+import machine_trees as machines
 import pytest
-from machines import device_number, disk, mountinfo, partition, plant, stacked
+from machine_trees import device_number, disk, mountinfo, partition, plant, stacked
 
 from hypermesh_agent.hardware import Hardware
 from hypermesh_agent.probes import blocks, mounts, storage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import machines
+import machine_trees as machines
 import pytest
 
 from hypermesh_agent.hardware import Kind, ProbeFailed

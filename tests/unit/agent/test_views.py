@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import yaml
-from test_registration import CPU, DISK, IDLE_DISK, KEY, NODE, assets, record
+from agent_samples import CPU, DISK, IDLE_DISK, KEY, NODE, assets, record
 
 from hypermesh.conditions import find
 from hypermesh.v1 import ledger_pb2
