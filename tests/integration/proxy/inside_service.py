@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from namespaces import Wire, run
 from node_under_test import NAMESPACE, ROOT, Node, install_definitions, running, until
-from proxy_world import Signed, World, member
+from proxy_world import FedMirror, Signed, World, member
 
 from hypermesh import addressing, operations
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -44,7 +44,7 @@ def kubeconfig(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
 async def node(
     world: World, wire: Wire, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Node]:
-    async with running(world, wire, kubeconfig, tmp_path_factory.mktemp("node")) as made:
+    async with running(world, wire, kubeconfig, tmp_path_factory.mktemp("node"), FedMirror(world)) as made:
         await made.start()
         yield made
         await made.stop()
@@ -66,6 +66,11 @@ def address(signed: Signed) -> str:
     return str(IPv6Address(signed.operation.address))
 
 
+def fed(node: Node) -> FedMirror:
+    assert isinstance(node.mirror, FedMirror)
+    return node.mirror
+
+
 def groups_of(node: Node) -> cgroups.Cgroups:
     return cgroups.find(node.config.cgroup_root, Path("/proc/self/cgroup").read_text())
 
@@ -73,7 +78,7 @@ def groups_of(node: Node) -> cgroups.Cgroups:
 async def granted(node: Node, name: str, type_: int = MEMORY, amount: int = 4 * MIB) -> Signed:
     """An allocation, committed, announced, and Programmed."""
     signed = node.world.allocation(type_, amount)
-    node.mirror.commit(signed)
+    fed(node).commit(signed)
     await node.announce(signed, name)
     await node.condition(name, "True")
     return signed
@@ -191,7 +196,7 @@ async def test_damaged_records_are_refused_with_the_reason_and_never_programmed(
     ]
     before = elements()
     for name, signed, reason in cases:
-        node.mirror.commit(signed)
+        fed(node).commit(signed)
         await node.announce(signed, name)
         status = await node.condition(name, "False")
         (condition,) = status["conditions"]
@@ -199,13 +204,13 @@ async def test_damaged_records_are_refused_with_the_reason_and_never_programmed(
         assert "node node-1 refuses the mapping" in condition["message"]
         assert "observed" not in status
     assert elements() == before
-    node.mirror.feed(ledger_pb2.Change(node=stranger.record))
+    fed(node).feed(ledger_pb2.Change(node=stranger.record))
     await node.condition("unsigned", "True")  # the signer's enrolment was only late
 
 
 async def test_proxy_mappings_that_do_not_agree_with_the_ledger(node: Node) -> None:
     signed = node.world.allocation()
-    node.mirror.commit(signed)
+    fed(node).commit(signed)
     await node.announce(signed, "differs", address=str(node.world.here.prefix[77]))
     status = await node.condition("differs", "False")
     assert status["conditions"][0]["reason"] == "MappingDiffers"
@@ -217,7 +222,7 @@ async def test_proxy_mappings_that_do_not_agree_with_the_ledger(node: Node) -> N
     await node.announce(early, "early", ledgerHeight=1_000)
     await asyncio.sleep(0.3)
     assert "status" not in await node.kube.get(PROXY_MAPPINGS, "early", NAMESPACE)
-    node.mirror.commit(early)
+    fed(node).commit(early)
     await node.condition("early", "True")
 
 
@@ -225,7 +230,7 @@ async def test_release_takes_everything_down(node: Node) -> None:
     signed = await granted(node, "released")
     name = signed.operation.allocation_id.hex()
     assert (node.config.state / "memory" / name).exists()
-    node.mirror.end(signed)
+    fed(node).end(signed)
     status = await node.condition("released", "False")
     assert status["conditions"][0]["reason"] == "AllocationEnded"
 
@@ -242,7 +247,7 @@ async def test_a_lease_ends_at_the_node_even_if_the_ledger_is_silent(node: Node)
     operation = node.world.operation(amount=MIB)
     operation.allocate.lease_seconds = 2
     signed = node.world.signed(operation)
-    node.mirror.commit(signed)
+    fed(node).commit(signed)
     await node.announce(signed, "short")
     await node.condition("short", "True")
     hold = (
@@ -290,7 +295,7 @@ async def test_peers_are_routed_through_their_nodes(node: Node) -> None:
     peer = member(node.world.root, trust_pb2.ROLE_NODE, "node-2")
     prefix = addressing.node_prefix(node.world.here.federation, 1, peer.key_id, 0)
     impostor = member(peer.keypair, trust_pb2.ROLE_NODE, "node-2")
-    node.mirror.feed(ledger_pb2.Change(node=impostor.record), ledger_pb2.Change(node=peer.record))
+    fed(node).feed(ledger_pb2.Change(node=impostor.record), ledger_pb2.Change(node=peer.record))
 
     async def routed() -> list[dict[str, str]]:
         shown = json.loads(run("ip", "-6", "-j", "route", "show", "proto", "88"))
@@ -348,7 +353,7 @@ async def test_five_hundred_at_once(node: Node, monkeypatch: pytest.MonkeyPatch)
 
     await asyncio.gather(*(announce(number, signed) for number, signed in enumerate(burst)))
     begin = time.monotonic()
-    node.mirror.commit(*burst)
+    fed(node).commit(*burst)
 
     async def all_told() -> bool:
         await asyncio.sleep(0.2)  # listing them costs the API server and this loop more than the burst itself
@@ -367,7 +372,7 @@ async def test_five_hundred_at_once(node: Node, monkeypatch: pytest.MonkeyPatch)
     shown = elements()
     assert all(address(signed) in shown for signed in burst)
     for signed in burst:
-        node.mirror.end(signed)
+        fed(node).end(signed)
 
     async def all_gone() -> bool:
         shown = elements()

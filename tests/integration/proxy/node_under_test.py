@@ -1,7 +1,7 @@
-"""A whole node's proxy part in this namespace: the real service, real TLS, a real API server, a mirror fed by the test.
+"""A whole node's proxy part in this namespace: the real service, real TLS, a real API server.
 
-The mirror is the real class without a connection: an honest ledger would never deliver the damaged records that a
-node must refuse. (The way from a real ledger is tested end to end on the cluster.)
+inside_ledger.py gives it the mirror of a real ledger; inside_service.py one that the test feeds, because an honest
+ledger would never deliver the damaged records that a node must refuse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from namespaces import Wire
-from proxy_world import FedMirror, Signed, World
+from proxy_world import Signed, World
 
 from hypermesh import addressing, conditions
 from hypermesh_agent.directory import AssetDirectory
@@ -30,6 +30,7 @@ from hypermesh_agent.identity import NodeIdentity, TlsIdentity
 from hypermesh_agent.proxy.service import ProxyConfig, ProxyService
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import NAMESPACES, NODES, PROXY_MAPPINGS
+from hypermesh_clients.mirror import Mirror
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "team-a"
@@ -69,7 +70,7 @@ class Node:
     """The running node, and what the tests do around it."""
 
     world: World
-    mirror: FedMirror
+    mirror: Mirror
     kube: Kube
     wire: Wire
     config: ProxyConfig
@@ -159,7 +160,7 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def running(world: World, wire: Wire, kubeconfig: Path, directory: Path) -> AsyncIterator[Node]:
+async def running(world: World, wire: Wire, kubeconfig: Path, directory: Path, mirror: Mirror) -> AsyncIterator[Node]:
     """The node with its API objects; call `start` on it."""
     async with Kube.from_kubeconfig(kubeconfig) as kube:
         await kube.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
@@ -171,7 +172,7 @@ async def running(world: World, wire: Wire, kubeconfig: Path, directory: Path) -
         config = ProxyConfig(state=directory / "state", pool=directory / "pool", audit_seconds=0.5)
         config.state.mkdir()
         tls = tls_identity(addressing.tls_name(world.here.prefix))
-        node = Node(world, FedMirror(world), kube, wire, config, tls)
+        node = Node(world, mirror, kube, wire, config, tls)
         try:
             yield node
         finally:
