@@ -164,7 +164,7 @@ def _end(world: World, grant: Grant | None) -> Step:
     if world.mapping is not None and world.verdict is None:
         return Withdraw()
     retry = world.verdict.retry_s if world.verdict is not None else None
-    return _report(world, statuses.ended(world.allocation, grant, world.now), retry)
+    return _report(world, statuses.ended(world.allocation, grant, world.names, world.now), retry)
 
 
 def _delete(world: World) -> Step:

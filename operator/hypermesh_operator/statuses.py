@@ -85,9 +85,9 @@ def _waiting_for_node(names: Names, mapping: Mapping | None, trouble: Verdict | 
     return "WaitingForNode", f"Waits for the agent of node {names.node} to program the address."
 
 
-def ended(allocation: Allocation, grant: Grant | None, now: datetime) -> Status:
-    """It was granted once and the ledger holds it no more."""
-    kept = {key: value for key, value in allocation.status.items() if key not in ("conditions", "observedGeneration")}
+def ended(allocation: Allocation, grant: Grant | None, names: Names, now: datetime) -> Status:
+    """It was granted once and the ledger holds it no more. The facts stay: they tell that it must not come back."""
+    kept = _kept(allocation) if grant is None else {**_facts(allocation, grant, names), **_kept(allocation)}
     expires = kept.get("leaseExpirationTime", "")
     over = grant.expired if grant is not None else bool(expires) and datetime.fromisoformat(expires) <= now
     if over:
@@ -105,7 +105,6 @@ def ended(allocation: Allocation, grant: Grant | None, now: datetime) -> Status:
 
 def releasing(allocation: Allocation, verdict: Verdict, give_up: datetime, now: datetime) -> Status:
     """It is being deleted, and the release is not committed yet; give_up is when we stop waiting."""
-    kept = {key: value for key, value in allocation.status.items() if key not in ("conditions", "observedGeneration")}
     until = timestamp(give_up)
     message = (
         f"Waits until {until} at the latest for the ledger to commit the release: {verdict.message} After that the "
@@ -118,7 +117,11 @@ def releasing(allocation: Allocation, verdict: Verdict, give_up: datetime, now: 
         if kind in before
     ]
     said.append(Condition("Ready", "False", "Releasing", message))
-    return _status(allocation, kept, said, now)
+    return _status(allocation, _kept(allocation), said, now)
+
+
+def _kept(allocation: Allocation) -> Status:
+    return {key: value for key, value in allocation.status.items() if key not in ("conditions", "observedGeneration")}
 
 
 def _facts(allocation: Allocation, grant: Grant, names: Names) -> Status:
