@@ -43,7 +43,9 @@ _log = logging.getLogger(__name__)
 LEDGER_SILENCE_S: Final = 10.0
 RENEWAL_PAUSE_S: Final = 60.0
 """Between two attempts to renew while TrustChain is away."""
-STORAGE_AND_LIMITS: Final = EVERY_KIND - {Kind.GPU}
+GPUS: Final = frozenset({Kind.GPU})
+WITHOUT_DRIVERS: Final = EVERY_KIND - GPUS
+"""Kinds that are read from files, in milliseconds."""
 
 
 async def run(config: AgentConfig) -> None:
@@ -69,6 +71,7 @@ class Agent:
         self._probes = probes
         self._survey = Survey(config.survey)
         self._inventory = Inventory()
+        self._gpus_asked = asyncio.Event()
 
     async def run(self) -> None:
         """Returns when the enrolment is due for renewal."""
@@ -96,10 +99,20 @@ class Agent:
             identity,
             directory,
             sharing=lambda: publisher.sharing(),
-            unknown=lambda: self._inventory.failures.keys(),
+            unknown=self._unknown,
             changed=lambda: publisher.wake(),
         )
-        publisher = Publisher(kube, mirror, identity, directory, registrar, config.privacy_level, self._metrics.wrote)
+        publisher = Publisher(
+            kube,
+            mirror,
+            identity,
+            directory,
+            registrar,
+            self._unknown,
+            lambda: epochs.reason(),
+            config.privacy_level,
+            self._metrics.wrote,
+        )
         prover = Prover(config.state / "plots", key_id)
         epochs = Epochs(mirror, submitter, prover, directory, key_id, config.plot_k)
         settings = replace(ProxyConfig.from_environment(os.environ), state=config.state, pool=config.survey.pool)
@@ -111,7 +124,7 @@ class Agent:
 
         mirror.subscribe(noticed)
         self._checks(mirror, publisher, epochs)
-        await self._look(EVERY_KIND, "start", directory, registrar, publisher)
+        await self._look(WITHOUT_DRIVERS, "start", directory, registrar, publisher)
         works = {
             "mirror": mirror.run(),
             "membership": keep_enrolled(mirror, submitter, identity.certificate, key_id),
@@ -157,7 +170,8 @@ class Agent:
                 return
 
     async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:
-        """Proving needs the node's record: the ledger refuses the proofs of a stranger."""
+        """Proving needs the node's record, for the ledger refuses a stranger's proofs, and every device's name."""
+        await self._gpus_asked.wait()
         await mirror.synced.wait()
         while key_id not in mirror.nodes:
             try:
@@ -172,11 +186,16 @@ class Agent:
                 await self._look(kinds, "hotplug", directory, registrar, publisher)
 
     async def _regularly(self, directory: AssetDirectory, registrar: Registrar, publisher: Publisher) -> None:
-        """Mounts, free space and limits change without an event."""
+        """First the GPUs, whose drivers may be slow; then, again and again, what changes without an event."""
+        await self._look(GPUS, "start", directory, registrar, publisher)
+        self._gpus_asked.set()
         while True:
             await asyncio.sleep(self._config.survey_seconds)
-            kinds = EVERY_KIND if self._survey.gpus_expected else STORAGE_AND_LIMITS
+            kinds = EVERY_KIND if self._survey.gpus_expected else WITHOUT_DRIVERS
             await self._look(kinds, "time", directory, registrar, publisher)
+
+    def _unknown(self) -> frozenset[Kind]:
+        return self._inventory.unknown
 
     async def _look(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Final
 
@@ -24,6 +24,7 @@ from hypermesh_clients.kube_watch import WatchType
 from hypermesh_clients.mirror import Mirror, TicketsMissing
 
 from .directory import AssetDirectory, NodeAsset
+from .hardware import Kind
 from .identity import NodeIdentity
 from .registrar import Registrar
 from .registration import sharing_of
@@ -58,6 +59,8 @@ class Publisher:
         identity: NodeIdentity,
         directory: AssetDirectory,
         registrar: Registrar,
+        unknown: Callable[[], Collection[Kind]],
+        proving: Callable[[], str | None],
         privacy_level: str,
         wrote: Callable[[str], None],
     ) -> None:
@@ -66,11 +69,13 @@ class Publisher:
         self._identity = identity
         self._directory = directory
         self._registrar = registrar
+        self._unknown = unknown
+        self._proving = proving
         self._privacy_level = privacy_level
         self._wrote = wrote
         self._shown: dict[str, Object] = {}
         self._written: dict[str, float] = {}
-        self._owner: Object | None = None
+        self._owner: tuple[float, Object] | None = None
         self._wake = asyncio.Event()
         self.watch = kube.watch(ASSETS, label_selector=f"{NODE_LABEL}={identity.name}")
 
@@ -150,6 +155,8 @@ class Publisher:
     async def _leave(self, name: str) -> None:
         """An Asset without hardware: goes when the ledger holds nothing of it, else says what it waits for."""
         shown = self._shown[name]
+        if shown["spec"]["type"] in self._unknown():
+            return  # absent from a survey that could not see it
         asset_id = bytes.fromhex((shown.get("status") or {}).get("assetID", ""))
         record = self._mirror.assets.get(asset_id)
         if record is None or record.retired or record.node != self._identity.key_id:
@@ -199,6 +206,7 @@ class Publisher:
             grace=self._mirror.parameters.grace_epochs,
             trust_score=node.trust_score if node is not None else 0,
             problem=self._registrar.problems.get(asset.asset_id),
+            proving=self._proving(),
         )
 
     def _proofs(self, asset: NodeAsset) -> Proofs | None:
@@ -217,14 +225,10 @@ class Publisher:
             ],
         )
 
-    async def _node(self) -> Object | None:
-        """The Node as owner of its Assets: when it is deleted, the cluster collects them."""
-        if self._owner is None:
+    async def _node(self) -> Object:
+        """The Node as owner of its Assets: deleted, the cluster collects them; made anew, it has another uid."""
+        if self._owner is None or time.monotonic() - self._owner[0] > RECHECK_S:
             node = await self._kube.get(NODES, self._identity.name)
-            self._owner = {
-                "apiVersion": "v1",
-                "kind": "Node",
-                "name": self._identity.name,
-                "uid": node["metadata"]["uid"],
-            }
-        return self._owner
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._identity.name, "uid": node["metadata"]["uid"]}
+            self._owner = time.monotonic(), owner
+        return self._owner[1]

@@ -51,7 +51,10 @@ class Proofs:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the ledger says of one asset; record None: not registered, proofs None: tickets are missing."""
+    """What the ledger says of one asset; record None: not registered, proofs None: tickets are missing.
+
+    problem: why the last deed for it failed. proving: why the node's tickets are not fresh.
+    """
 
     record: ledger_pb2.AssetRecord | None
     proofs: Proofs | None
@@ -59,6 +62,7 @@ class Ledger:
     grace: int
     trust_score: int
     problem: Problem | None = None
+    proving: str | None = None
 
 
 def proofs_of(refs: proofs_pb2.TicketRefs, tickets: list[proofs_pb2.Ticket]) -> Proofs:
@@ -185,10 +189,11 @@ def _registered(asset: NodeAsset, ledger: Ledger) -> Condition:
 
 def _proven(ledger: Ledger) -> Condition:
     if ledger.proofs is None:
-        return Condition("Proven", "False", "WaitingForTickets", "the node has not won all four tickets yet")
+        message = ledger.proving or "the device wins its work ticket in the next epoch"
+        return Condition("Proven", "False", "WaitingForTickets", message)
     if not ledger.proofs.fresh(ledger.epoch, ledger.grace):
-        message = "the newest tickets are past their grace: see the log of this node's hypermesh-agent"
-        return Condition("Proven", "False", "TicketsStale", message)
+        message = ledger.proving or "the device's newest work ticket is past its grace"
+        return Condition("Proven", "False", "TicketsStale", f"{message}; see the log of this node's hypermesh-agent")
     return Condition("Proven", "True", "TicketsFresh", "")
 
 

@@ -27,6 +27,7 @@ async def test_a_broken_file_leaves_the_other_kinds_and_what_was_known(
     after = await survey.run(FILES_ONLY)
     again = await survey.run(FILES_ONLY)
     assert set(after.failures) == {Kind.MEMORY}
+    assert after.unknown == {Kind.MEMORY, Kind.GPU}
     assert after.of(Kind.MEMORY) == before.of(Kind.MEMORY)
     assert sum(item.size for item in after.of(Kind.CPU)) == 8000
     assert len(after.of(Kind.STORAGE)) == 1
@@ -57,6 +58,7 @@ async def test_only_the_asked_kinds_are_looked_at(tmp_path: Path) -> None:
     survey = Survey(SurveyConfig(), machines.plant(tmp_path, machines.two_sockets()), dict)
     inventory = await survey.run({Kind.CPU})
     assert {item.kind for item in inventory.hardware} == {Kind.CPU}
+    assert inventory.unknown == {Kind.GPU, Kind.MEMORY, Kind.STORAGE}
 
 
 async def test_no_gpu_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
