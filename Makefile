@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 NODES ?= 1
 CLUSTER ?= embedded
 
--include hack/cluster.mk
+include hack/cluster.mk
 include hack/image.mk
 
 ## ---- The two commands ----

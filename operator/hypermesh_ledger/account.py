@@ -1,4 +1,4 @@
-"""`hypermesh-ledger state`: the ledger's own account of who holds what, as JSON, from a pod that may read the trust root.
+"""`hypermesh-ledger state`: the ledger's account of who holds what, as JSON, from a pod that may read the trust root.
 
     trust root (API server) -> Watch of the ledger's service -> one consistent snapshot -> plain dictionaries
 
