@@ -105,7 +105,7 @@ def _pci_address(device: Any) -> str:
     except (pyopencl.Error, AttributeError):
         pass
     else:
-        return f"pci:{domain:04x}:{bus:02x}:{slot:02x}.0"
+        return f"pci:{domain:04x}:{bus:02x}:{slot >> 3:02x}.{slot & 7}"  # slot holds device and function
     try:
         pcie = device.topology_amd.pcie
     except (pyopencl.Error, AttributeError):

@@ -10,6 +10,8 @@ from kubectl_hypermesh.output import condition, parse_time
 
 CATEGORY = "hypermesh-mesh"
 STUCK = timedelta(minutes=2)
+IDLE = "NothingToGive"
+"""Reason of hardware that is listed but of which nothing is shared: a disk without a pool."""
 
 
 async def published(context: Context) -> None:
@@ -22,7 +24,7 @@ async def proven(context: Context) -> None:
     unready = []
     for asset in context.found.get("assets", []):
         ready = condition(asset, "Ready")
-        if ready["status"] != "True":
+        if ready["status"] != "True" and ready["reason"] != IDLE:
             unready.append(f"{asset['metadata']['name']} ({ready['reason'] or 'Pending'})")
     if unready:
         raise CheckFailed(f"not Ready: {', '.join(unready[:5])}{' …' if len(unready) > 5 else ''}")
