@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hypermesh import falcon
-from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, TrustChainUnavailable, enrol
+from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, enrol
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
-from hypermesh_clients.trust import Trust, TrustInvalid, TrustNotPublished, read_trust
+from hypermesh_clients.trust import Trust, TrustInvalid, read_trust
 from hypermesh_ledger.errors import TrustUnusable
 
 _log = logging.getLogger(__name__)
@@ -54,21 +55,21 @@ class Membership:
             await asyncio.sleep(max(RETRY_S, self._enrolment.renew_at - time.time()))
             try:
                 self._enrolment = await _enrol(self._trust, self._trustchain, self._keypair)
-            except (EnrolmentRefused, TrustChainUnavailable, OSError) as error:
+            except (EnrolmentRefused, OSError) as error:
                 _log.warning("TLS certificate not renewed yet: %s", error)
 
 
 async def join(trustchain: TrustChain) -> Membership:
-    """Wait for TrustChain's word and enrol. Raises TrustUnusable."""
+    """Wait for TrustChain, however long it takes to start, and enrol. Raises TrustUnusable when it says no."""
     try:
         async with Kube.auto(user_agent="hypermesh-ledger") as kube:
-            trust = await read_trust(kube, trustchain.namespace)
+            trust = await read_trust(kube, trustchain.namespace, patience=math.inf)
         keypair = falcon.generate()
         enrolment = await _enrol(trust, trustchain, keypair)
-    except (ConfigError, TrustInvalid, TrustNotPublished, EnrolmentRefused, TrustChainUnavailable, OSError) as error:
+    except (ConfigError, TrustInvalid, EnrolmentRefused, OSError) as error:
         raise TrustUnusable(f"The ledger can't join its federation: {error}") from error
     return Membership(trust, trustchain, keypair, enrolment)
 
 
 async def _enrol(trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair) -> Enrolment:
-    return await enrol(trustchain.target, trust.ca_pem, keypair, trustchain.token_file)
+    return await enrol(trustchain.target, trust.ca_pem, keypair, trustchain.token_file, patience=math.inf)

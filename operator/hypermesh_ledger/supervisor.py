@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ _log = logging.getLogger(__name__)
 
 EX_CONFIG: Final = 78
 """Exit status of the application for what a restart can't mend (sysexits.h)."""
-LISTEN_S: Final = 120.0
-"""Longest time until the application listens; it may wait for the federation's trust that long."""
+LISTEN_S: Final = 900.0
+"""Longest time until the application listens: it waits for TrustChain, and says so in its log and its readiness."""
 STALL_S: Final = 30.0
 """Longest time without a new block (an idle ledger makes two a second) before both are started again."""
 STOP_S: Final = 5.0
-BACKOFF_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+LEAST_FREE_BYTES: Final = 32 << 20
+"""With less space than this the two processes can't be expected to work."""
 SETTLED_S: Final = 30.0
 """After running this long, the next failure counts as the first."""
 
@@ -78,7 +81,18 @@ class Supervisor:
                 failures = 1 if loop.time() - started > SETTLED_S else failures + 1
                 pause = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
                 _log.warning("ledger interrupted: %s; starting both again in %s s", reason, pause)
+                self._mind_the_volume()
                 await asyncio.sleep(pause)
+
+    def _mind_the_volume(self) -> None:
+        """Name the commonest reason why nothing can be written."""
+        free = shutil.disk_usage(self._home).free
+        if free < LEAST_FREE_BYTES:
+            _log.critical(
+                "the volume of %s is full (%d MB left): free space on it or enlarge it; the ledger goes on by itself",
+                self._home,
+                free >> 20,
+            )
 
     async def _run_once(self) -> None:
         self.running = []
@@ -152,6 +166,7 @@ class Supervisor:
                     process.kill()
         for process in self.running:
             await process.wait()
+        _reap_orphans()
 
     async def _stop(self) -> None:
         """CometBFT first, so that it never waits for an application that is gone."""
@@ -192,6 +207,13 @@ async def _reader(descriptor: int) -> asyncio.StreamReader:
     pipe = os.fdopen(descriptor, "rb", buffering=0)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return reader
+
+
+def _reap_orphans() -> None:
+    """As a container's first process it inherits what the application left behind; own children are all gone here."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _die_with_parent() -> None:

@@ -30,8 +30,8 @@ _REASONS: Final = {
 def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes, any_age: bool = False) -> None:
     """Raises Refused naming the proof whose ticket is missing, foreign or stale.
 
-    node owns the asset, device is its work device; any_age forgives old space, work and time tickets: a machine
-    that died can prove nothing, and must not lock its capacity by that.
+    node owns the asset, device is its work device; any_age forgives space, work and time tickets that are old but the
+    newest there are: a machine that died can prove nothing, and must not lock its capacity by that.
     """
     named = context.decoded.envelope.tickets
     _require_ticket(context, _SPACE, named.space, node, node, any_age)
@@ -69,9 +69,17 @@ def _require_ticket(
     if (ticket.kind, ticket.node, ticket.subject) != (kind, node, subject):
         text = f"The {proof} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
         raise Refused(foreign, f"{text} for {subject.hex()[:16]}.")
-    if not any_age and ticket.epoch + context.genesis.proofs.grace_epochs < context.epoch.number:
+    stale_now = ticket.epoch + context.genesis.proofs.grace_epochs < context.epoch.number
+    if stale_now and not (any_age and key == _newest(context, kind, node, subject)):
         text = f"The {proof} ticket {named.hex()[:16]} is of epoch {ticket.epoch}; now is {context.epoch.number}."
         raise Refused(stale, text)
+
+
+def _newest(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes) -> bytes | None:
+    newest = None
+    for key, _ in context.state.scan(keys.tickets(kind, node, subject)):
+        newest = key
+    return newest
 
 
 def _require_stake(context: Context, named: bytes, signer: Signer) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypermesh_ledger import application, main, store, verifier
+from hypermesh_ledger import application, main, store
 from hypermesh_ledger.abci import server
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.options import find_cometbft
@@ -79,8 +79,6 @@ def arm(point: str, marker: Path) -> None:
             before(store.Store, "advance", marker)
         case "decided":  # readers see it, submitters not yet
             after(store.Store, "advance", marker)
-        case "verifying":
-            before(verifier, "_frame", marker)
         case _:
             raise SystemExit(f"no crash point {point}")
 

@@ -55,7 +55,7 @@ async def until(predicate: Callable[[], bool]) -> None:
 
 
 def sound(ledger: Ledger) -> None:
-    """No process ever complained about the state. (CometBFT panics whenever the application leaves it; that is known.)"""
+    """No process ever complained about the state (that CometBFT panics when the application leaves it is known)."""
     log = ledger.log().lower()
     for word in ("apphash", "app hash", "traceback", "damaged", "corrupt", "conflicting"):
         assert word not in log, log[-6000:]
@@ -104,7 +104,7 @@ async def test_supervisor_killed(tmp_path: Path) -> None:
         assert ledger.process is not None
         ledger.process.kill()
         await ledger.process.wait()
-        await until(lambda: not any(_runs(pid) for pid in children))
+        await until(lambda: not any(runs(pid) for pid in children))
         await ledger.start()
         await ledger.until_up(after=height, limit_s=RECOVERY_S)
         await check_books(settled, [envelope], [])
@@ -155,7 +155,8 @@ async def settle_cheaply(ledger: Ledger) -> bytes:
     return ledger.envelope(new, enrol_node=ledger_pb2.EnrolNode(certificate=new.certificate))
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

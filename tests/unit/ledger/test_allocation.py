@@ -191,6 +191,19 @@ def test_a_dead_nodes_capacity_can_be_released(settled: Settled) -> None:
     assert settled.reason(settled.allocate(late)) is Reason.SpaceTicketStale
 
 
+def test_a_living_nodes_old_tickets_release_nothing(settled: Settled) -> None:
+    asked = allocation(settled.node, settled.cpu, "u", 1)
+    assert settled.reason(settled.allocate(asked)) is None
+    old = settled.refs(settled.operator, settled.node, settled.cpu_id)
+    settled.block(after_ms=300_000)
+    settled.win(settled.node, settled.cpu_id)
+    new = settled.refs(settled.operator, settled.node, settled.cpu_id)
+    new.work = old.work
+    operation = ledger_pb2.Release(allocation_id=asked.allocation_id)
+    assert settled.reason(settled.tx(settled.operator, new, release=operation)) is Reason.WorkTicketStale
+    assert settled.reason(settled.release(asked.allocation_id)) is None
+
+
 def test_many_at_once_get_exactly_what_is_there(settled: Settled) -> None:
     asked = [allocation(settled.node, settled.cpu, f"u{index}", 1) for index in range(150)]
     results = settled.block(*(settled.allocate(each) for each in asked))

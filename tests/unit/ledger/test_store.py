@@ -1,0 +1,158 @@
+"""State on disk: atomic blocks, an app hash that covers every entry, snapshots that don't move."""
+
+from __future__ import annotations
+
+import random
+from hashlib import sha256
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypermesh_ledger import commitment
+from hypermesh_ledger.errors import StoreUnusable
+from hypermesh_ledger.state import Fork, Memory, Writes
+from hypermesh_ledger.store import Store
+
+
+def apply(store: Store, height: int, writes: Writes) -> bytes:
+    prepared = store.prepare(height, height * 1000, writes)
+    store.commit(prepared)
+    store.advance(prepared)
+    return store.head.app_hash
+
+
+def rfc6962(leaves: list[bytes]) -> bytes:
+    """The tree hash again, from the RFC's definition."""
+    if not leaves:
+        return sha256().digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    return sha256(b"\1" + rfc6962(leaves[:k]) + rfc6962(leaves[k:])).digest()
+
+
+def expected_app_hash(entries: dict[bytes, bytes]) -> bytes:
+    """The whole commitment again, from its description, without any of its code."""
+
+    def leaf(key: bytes, value: bytes) -> bytes:
+        return sha256(b"\0" + bytes([len(key)]) + key + b"\x20" + sha256(value).digest()).digest()
+
+    buckets: list[dict[bytes, bytes]] = [{} for _ in range(1 << 16)]
+    for key, value in entries.items():
+        buckets[int.from_bytes(sha256(key).digest()[:2], "big")][key] = value
+    leaves = []
+    for number, held in enumerate(buckets):
+        root = rfc6962([leaf(key, held[key]) for key in sorted(held)])
+        listing = b"".join(bytes([len(k)]) + k + sha256(held[k]).digest() for k in sorted(held))
+        leaves.append(leaf(b"", root))
+        leaves.append(leaf(b"\0B" + number.to_bytes(2, "big"), b"\1" + listing))
+    return leaf(b"ledger", rfc6962(leaves))
+
+
+def test_the_app_hash_is_what_its_description_says(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    store = Store(tmp_path)
+    entries: dict[bytes, bytes] = {}
+    for height in range(1, 6):
+        writes: Writes = {b"k/%d" % chance.randrange(400): chance.randbytes(9) for _ in range(150)}
+        writes |= dict.fromkeys(chance.sample(sorted(entries), min(len(entries), 20)))
+        apply(store, height, writes)
+        for key, value in writes.items():
+            entries.pop(key, None)
+            if value is not None:
+                entries[key] = value
+    assert store.head.app_hash == expected_app_hash(entries)
+    store.close()
+    again = Store(tmp_path)
+    assert (again.head.app_hash, again.head.height) == (expected_app_hash(entries), 5)
+    again.close()
+
+
+def test_the_order_of_history_does_not_matter(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "1"), Store(tmp_path / "2")
+    apply(one, 1, {b"a": b"1", b"b": b"2"})
+    apply(other, 1, {b"b": b"2", b"c": b"3"})
+    apply(other, 2, {b"a": b"1", b"c": None})
+    assert one.head.app_hash == other.head.app_hash
+    one.close()
+    other.close()
+
+
+def test_preparing_changes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    before = apply(store, 1, {b"a": b"1"})
+    store.prepare(2, 2, {b"a": b"2"})
+    assert (store.head.app_hash, store.snapshot.get(b"a")) == (before, b"1")
+    store.close()
+
+
+def test_a_snapshot_stays_where_it_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    apply(store, 1, {b"a": b"1"})
+    old = store.open_snapshot()
+    apply(store, 2, {b"a": b"2", b"b": b"3"})
+    assert (old.get(b"a"), old.get(b"b"), old.head.height) == (b"1", None, 1)
+    assert (store.snapshot.get(b"a"), store.head.height) == (b"2", 2)
+    old.close()
+    store.close()
+
+
+def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    apply(store, 1, {b"a": b"1"})
+    store.close()
+    environment = lmdb.open(str(tmp_path), max_dbs=4)
+    tree = environment.open_db(b"tree")
+    with environment.begin(write=True) as transaction:
+        transaction.put(commitment.bucket_of(b"a"), b"x" * 64, db=tree)
+    environment.close()
+    with pytest.raises(StoreUnusable, match="Restore a backup"):
+        Store(tmp_path)
+
+
+def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnusable, match="Free space"):
+        Store(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"", b"v"), (b"k" * 128, b"v"), (b"x:k", b"v"), (b"\0Bk", b"v"), (b"k", b"")]
+)
+def test_what_could_not_be_proven_is_not_written(key: bytes, value: bytes) -> None:
+    with pytest.raises(ValueError, match="proven"):
+        Fork(Memory()).put(key, value)
+
+
+key_sets = st.dictionaries(st.sampled_from([b"a/1", b"a/2", b"a/3", b"b/1", b"b/2"]), st.none() | st.just(b"w"))
+
+
+@settings(deadline=None)
+@given(st.sets(st.sampled_from([b"a/1", b"a/2", b"b/1"])), key_sets)
+def test_forks_read_like_the_state_they_will_become(held: set[bytes], writes: dict[bytes, bytes | None]) -> None:
+    base = Memory(dict.fromkeys(held, b"v"))
+    fork = Fork(base)
+    for key, value in writes.items():
+        if value is None:
+            fork.delete(key)
+        else:
+            fork.put(key, value)
+    merged = Memory(base.entries)
+    merged.write(fork.writes)
+    for prefix in (b"", b"a/", b"b/", b"c/"):
+        assert list(fork.scan(prefix)) == list(merged.scan(prefix))
+    assert all(fork.get(key) == merged.get(key) for key in (b"a/1", b"a/2", b"a/3", b"b/1", b"b/2"))
+
+
+def test_the_store_scans_like_memory(tmp_path: Path) -> None:
+    entries = {b"a/1": b"1", b"a/2": b"2", b"b/1": b"3"}
+    store = Store(tmp_path)
+    apply(store, 1, dict(entries))
+    for prefix in (b"", b"a/", b"b/", b"c"):
+        assert list(store.snapshot.scan(prefix)) == list(Memory(entries).scan(prefix))
+    store.close()
