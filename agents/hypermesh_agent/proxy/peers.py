@@ -87,7 +87,10 @@ class Peers:
             if self.watch.synced.is_set():
                 prefixes = peer_prefixes(records().values(), root_public, cluster_uid)
                 self._wanted = routes(self._own, self._node_name, prefixes, self._addresses)
-                await self.reconcile(expected=changed)
+                try:
+                    await self.reconcile(expected=changed)
+                except OSError as error:
+                    _log.error("the routing table can't be read: %s", error)
 
     async def reconcile(self, *, expected: bool) -> int:
         """Makes the kernel's routes the wanted ones; returns how many differed, and counts them unless `expected`."""

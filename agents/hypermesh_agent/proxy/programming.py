@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv6Network
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
@@ -21,6 +21,8 @@ from hypermesh_agent.proxy.kernel import Diverged, Kernel
 from hypermesh_agent.proxy.mappings import Key, Target, difference, live
 
 _log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 _ATTEMPTS: Final = 5
 _FULL_AUDIT_EVERY: Final = 30
@@ -65,11 +67,9 @@ class Programmer:
         """
         async with self._lock:
             try:
-                present = await asyncio.to_thread(self._kernel.read)
+                present = await self._call(self._kernel.read)
             except Diverged:
                 present = {}
-            except OSError as error:
-                raise self._failed(error) from error
             self._wanted = {key: target for key, target in wanted.items() if key in present}
             return await self._converge()
 
@@ -88,14 +88,13 @@ class Programmer:
             change = difference(live(self._wanted, now), live(self._actual, now), touched)
             if change:
                 try:
-                    await asyncio.to_thread(self._kernel.change, change)
+                    await self._call(self._kernel.change, change)
                 except Diverged:
-                    await self._repair("a mapping or the table had gone")
-                except OSError as error:
-                    raise self._failed(error) from error
+                    _log.warning("a mapping or the whole nftables table had gone; reading it again")
+                    DRIFT.inc(max(1, await self._converge() - len(touched)))
             for key in touched:
                 self._actual.pop(key, None)
-            found = await asyncio.to_thread(self._kernel.read, list(add)) if add else {}
+            found = await self._call(self._kernel.read, list(add)) if add else {}
             self._actual.update(found)
             PROGRAMMED.set(len(self._actual))
             return {key for key, target in add.items() if key in found and found[key].same(target)}
@@ -103,7 +102,7 @@ class Programmer:
     async def audit(self) -> int:
         """Repairs drift and returns how many mappings (a table counts as one more) were not as wanted."""
         async with self._lock:
-            generation = await asyncio.to_thread(self._kernel.generation)
+            generation = await self._call(self._kernel.generation)
             self._audits += 1
             if generation == self._generation and self._audits % _FULL_AUDIT_EVERY:
                 return 0
@@ -116,39 +115,40 @@ class Programmer:
     async def drop(self) -> None:
         """Removes the whole table."""
         async with self._lock:
-            await asyncio.to_thread(self._kernel.drop)
+            await self._call(self._kernel.drop)
             self._wanted, self._actual = {}, {}
             PROGRAMMED.set(0)
-
-    async def _repair(self, why: str) -> None:
-        _log.warning("reading the whole nftables table again: %s", why)
-        DRIFT.inc(await self._converge())
 
     async def _converge(self) -> int:
         """Reads everything and changes what differs, until nothing does."""
         changed = 0
         for _ in range(_ATTEMPTS):
             try:
-                generation = await asyncio.to_thread(self._kernel.generation)
-                if not await asyncio.to_thread(self._kernel.intact, self._own):
+                generation = await self._call(self._kernel.generation)
+                if not await self._call(self._kernel.intact, self._own):
                     changed += 1
-                    await asyncio.to_thread(self._kernel.rebuild, self._own, live(self._wanted, self._now_ms()))
+                    await self._call(self._kernel.rebuild, self._own, live(self._wanted, self._now_ms()))
                     continue
-                self._actual = await asyncio.to_thread(self._kernel.read)
+                self._actual = await self._call(self._kernel.read)
                 change = difference(live(self._wanted, self._now_ms()), live(self._actual, self._now_ms()))
                 if not change:
                     self._generation = generation
                     PROGRAMMED.set(len(self._actual))
                     return changed
                 changed += len(change.add.keys() | change.remove)
-                await asyncio.to_thread(self._kernel.change, change)
+                await self._call(self._kernel.change, change)
             except Diverged:
                 continue
-            except OSError as error:
-                raise self._failed(error) from error
         raise ProgrammingFailed(
             "nftables table ip6 hypermesh: another program keeps changing it; find it with `nft monitor` and stop it"
         )
+
+    async def _call(self, deed: Callable[..., R], *arguments: object) -> R:
+        """In a worker thread. Raises ProgrammingFailed for what the kernel refuses, Diverged as it comes."""
+        try:
+            return await asyncio.to_thread(deed, *arguments)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> ProgrammingFailed:
         """The next audit must look, whether or not the ruleset changes until then."""

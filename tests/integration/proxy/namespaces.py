@@ -56,8 +56,8 @@ def wired() -> Iterator[Wire]:
         run(*wire.consumer("ip", "link", "set", "user0", "up"))
         yield wire
     finally:
-        if holder.poll() is None:
-            wire.end()
+        subprocess.run(["ip", "link", "delete", wire.device], capture_output=True, check=False)
+        wire.end()
 
 
 def _namespace(pid: int | str) -> str:
