@@ -185,7 +185,6 @@ async def run(objects: int, repetitions: int) -> int:
             await mesh.asset(ledger_pb2.ASSET_TYPE_MEMORY, "mem-0", 1 << 40)
             for turn in range(repetitions):
                 base.append(await empty(mesh, f"empty-{turn}", objects))
-                await mesh.prove("node-1")
                 mine.append(await ours(mesh, f"ours-{turn}", objects))
                 print(
                     f"repetition {turn + 1}: empty {base[-1].per_second:.0f}/s, ours {mine[-1].per_second:.0f}/s",

@@ -26,7 +26,7 @@ from hypermesh_operator.publishing import Publisher
 from hypermesh_operator.reconciler import FRESH_S, Reconciler, Tools
 from hypermesh_operator.submitting import Submitter
 from hypermesh_operator.sweep import Sweep
-from hypermesh_operator.watching import AllocationWatch, MappingWatch
+from hypermesh_operator.watching import AllocationWatch, MappingWatch, Stopped
 
 _log = logging.getLogger(__name__)
 
@@ -52,16 +52,19 @@ async def operate(settings: config.Config) -> None:
         work = Work(settings, kube, mirror, Submitter(client, mirror, signer), enrolled, trust)
         probes.add("started", lambda: None)
         probes.add("ledger", lambda: _ledger_check(mirror))  # all that a standby needs to be ready
-        async with asyncio.TaskGroup() as group:
-            group.create_task(mirror.run())
-            await leadership.acquire()
-            _log.info("leads as %s", settings.identity)
-            metrics.LEADER.set(1)
-            group.create_task(leadership.hold())
-            work.watched_by(probes)
-            await mirror.synced.wait()
-            await enrolled.ensure()
-            await work.run()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(mirror.run())
+                await leadership.acquire()
+                _log.info("leads as %s", settings.identity)
+                metrics.LEADER.set(1)
+                group.create_task(leadership.hold())
+                work.watched_by(probes)
+                await mirror.synced.wait()
+                await enrolled.ensure()
+                await work.run()
+        except* Stopped:
+            _log.info("ends: a signal asked for it")
 
 
 class Work:
@@ -127,5 +130,5 @@ def _ledger_check(mirror: Mirror) -> str | None:
     age = mirror.age()
     metrics.LEDGER_AGE.set(age)
     if not mirror.synced.is_set():
-        return "ledger: its records have not come yet"
-    return None if age < FRESH_S else f"ledger: nothing heard for {age:.0f} s"
+        return "its records have not come yet"
+    return None if age < FRESH_S else f"nothing heard for {age:.0f} s"

@@ -45,8 +45,12 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.queueing.idle_timeout = 0.5  # a worker's memory is kept for as long
 
 
+class Stopped(Exception):
+    """A signal asked the process to end."""
+
+
 class AllocationWatch:
-    """kopf, with nothing but an ear for Allocations. `run` returns when `stop` is set or kopf fails."""
+    """kopf, with nothing but an ear for Allocations."""
 
     def __init__(self, connection: Connection, inventory: Inventory, reconciler: Reconciler) -> None:
         self._connection = connection
@@ -58,15 +62,15 @@ class AllocationWatch:
     def check(self) -> str | None:
         """Readiness: whether the stream spoke lately."""
         age = self._ear.age()
-        return None if age < QUIET_S else f"watch of allocations: nothing heard for {age:.0f} s"
+        return None if age < QUIET_S else f"nothing heard for {age:.0f} s"
 
     async def run(self) -> None:
-        """Watches until cancelled. Raises RuntimeError should kopf end by itself."""
+        """Watches until cancelled. Raises Stopped at SIGTERM or SIGINT, whose handlers kopf takes for itself."""
         logging.getLogger("kopf").setLevel(logging.WARNING)
         settings = kopf.OperatorSettings()
         configure(settings)
         await kopf.operator(registry=self._registry(), settings=settings, clusterwide=True, ready_flag=self.started)
-        raise RuntimeError("kopf ended: its log says why")
+        raise Stopped
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

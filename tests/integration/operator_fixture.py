@@ -39,6 +39,8 @@ from local_cluster.private_api import PrivateApi, private_api  # noqa: E402
 
 from hypermesh import addressing  # noqa: E402
 from hypermesh.conditions import Condition, find, merge, timestamp  # noqa: E402
+from hypermesh.proofs import parameters  # noqa: E402
+from hypermesh.refusals import Reason, Refused  # noqa: E402
 from hypermesh.resources import AGENT_MANAGER  # noqa: E402
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2  # noqa: E402
 from hypermesh_clients.kube import Kube, KubeError, NotFound, Object, Resource, WatchType  # noqa: E402
@@ -282,7 +284,11 @@ class Mesh:
     async def prove(self, name: str) -> None:
         """Fresh tickets."""
         member = self.nodes[name]
-        await self.ledger.win_tickets(member, [self.device(name)])
+        try:
+            await self.ledger.win_tickets(member, [self.device(name)])
+        except Refused as refused:
+            if refused.reason is not Reason.AlreadyProven:
+                raise
 
     def device(self, name: str) -> bytes:
         return self.nodes[name].asset_id(ledger_pb2.ASSET_TYPE_CPU, "cpu-0")
@@ -308,6 +314,19 @@ class Mesh:
             asset_id=asset.asset_id, revision=record.revision, capacity=record.registration.capacity, sharing=terms
         )
         await self.ledger.submit(member, tickets, update_asset=update)
+        await self.ledger.mirror.wait_until(
+            lambda: self.ledger.mirror.assets[asset.asset_id].revision > record.revision, LIMIT_S
+        )
+
+    async def retire(self, node: str, asset: ledger_pb2.RegisterAsset) -> None:
+        """Takes an asset away once nothing of it is held."""
+        mirror, member = self.ledger.mirror, self.nodes[node]
+        await mirror.wait_until(lambda: self.reserved(asset) == 0, LIMIT_S)
+        tickets = mirror.ticket_refs(member.key_id, asset.work_device, member.key_id)
+        revision = mirror.assets[asset.asset_id].revision
+        await self.ledger.submit(
+            member, tickets, retire_asset=ledger_pb2.RetireAsset(asset_id=asset.asset_id, revision=revision)
+        )
 
     def active(self) -> list[ledger_pb2.AllocationRecord]:
         """Active allocations on the ledger."""
@@ -316,6 +335,27 @@ class Mesh:
             for record in self.ledger.mirror.allocations.values()
             if record.state == ledger_pb2.ALLOCATION_STATE_ACTIVE
         ]
+
+    def registered(self, name: str) -> ledger_pb2.RegisterAsset:
+        """The asset of that name."""
+        records = self.ledger.mirror.assets.values()
+        return next(record.registration for record in records if record.registration.name == name)
+
+    def reserved(self, asset: ledger_pb2.RegisterAsset) -> int:
+        """What the ledger holds of an asset."""
+        return self.ledger.mirror.assets[asset.asset_id].reserved
+
+    async def release_all(self) -> None:
+        """Whatever is active on the ledger, in the operator's name."""
+        for record in self.active():
+            tickets = self.ledger.mirror.ticket_refs(record.node, self._device_of(record.node), self.signer.key_id)
+            release = ledger_pb2.Release(allocation_id=record.allocation_id)
+            with contextlib.suppress(Refused):
+                await self.ledger.submit(self.signer, tickets, release=release)
+        await self.ledger.mirror.wait_until(lambda: not self.active(), LIMIT_S)
+
+    def _device_of(self, node: bytes) -> bytes:
+        return next(self.device(name) for name, member in self.nodes.items() if member.key_id == node)
 
     # -- Kubernetes --------------------------------------------------------------------------------------------
 
@@ -435,7 +475,11 @@ class Mesh:
 
 @contextlib.asynccontextmanager
 async def running_mesh(directory: Path, proofs: proofs_pb2.ProofParameters | None = None) -> AsyncIterator[Mesh]:
-    """All of it, stopped at the end."""
+    """All of it, stopped at the end. Unless told otherwise an epoch is an hour: tickets won once last a test run."""
+    if proofs is None:
+        proofs = proofs_pb2.ProofParameters()
+        proofs.CopyFrom(parameters.DEMO)
+        proofs.epoch_ms = 3_600_000
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local directory
     root = TrustRoot()
     with private_api(directory / "api", BINARIES) as api:
