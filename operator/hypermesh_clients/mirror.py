@@ -209,7 +209,7 @@ class Mirror:
             except (LedgerUnavailable, TimeoutError) as error:
                 failures = failures + 1 if self._heard == heard else 1
                 if failures == 1:
-                    _log.warning("ledger watch interrupted: %s", error or f"silent for {SILENCE_S} s")
+                    _log.warning("ledger watch interrupted: %s", str(error) or f"silent for {SILENCE_S} s")
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1])
 
     async def _follow(self) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus sees of the ledger (names in docs/reference/metrics.md)."""
+"""What Prometheus sees of the ledger."""
 
 from __future__ import annotations
 

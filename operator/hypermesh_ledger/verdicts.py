@@ -12,7 +12,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from hypermesh.refusals import Refused
+from hypermesh.refusals import Reason, Refused
 from hypermesh_ledger.checks import Check, Proof, Signature, verify_now
 from hypermesh_ledger.verifier import Verifier
 
@@ -28,13 +28,17 @@ class Unsettled(Exception):
         self.check = check
 
 
+Answer = tuple[Reason, str] | None
+"""None for accepted, else the refusal (as plain values: an exception would keep its frames, and the bytes in them)."""
+
+
 class Verdicts:
-    """A cache of answers by the check's key: None for accepted, else the refusal."""
+    """A cache of answers by the check's key."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="signature")
-        self._answers: OrderedDict[bytes, Refused | None] = OrderedDict()
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
     def known(self, check: Check) -> None:
         """Raises Refused, or Unsettled when there is no answer yet."""
@@ -65,7 +69,7 @@ class Verdicts:
                 answer = await self._verifier.verify(check)
         self._remember(key, answer)
 
-    def _remember(self, key: bytes, answer: Refused | None) -> None:
+    def _remember(self, key: bytes, answer: Answer) -> None:
         self._answers[key] = answer
         if len(self._answers) > CAPACITY:
             self._answers.popitem(last=False)
@@ -73,16 +77,16 @@ class Verdicts:
     def _tell(self, key: bytes) -> None:
         answer = self._answers[key]
         if answer is not None:
-            raise Refused(answer.reason, answer.message)
+            raise Refused(*answer)
 
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(check: Check) -> Refused | None:
+def _answer(check: Check) -> Answer:
     try:
         verify_now(check)
     except Refused as refusal:
-        return refusal
+        return refusal.reason, refusal.message
     return None

@@ -35,8 +35,8 @@ class Verifier:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def verify(self, check: Proof) -> Refused | None:
-        """None when the proof is good. Raises VerifierLost."""
+    async def verify(self, check: Proof) -> tuple[Reason, str] | None:
+        """None when the proof is good, else why not. Raises VerifierLost."""
         async with self._turn:
             for _ in range(2):
                 try:
@@ -52,7 +52,7 @@ class Verifier:
         async with self._turn:
             await self._stop()
 
-    async def _ask(self, check: Proof) -> Refused | None:
+    async def _ask(self, check: Proof) -> tuple[Reason, str] | None:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -69,7 +69,7 @@ class Verifier:
         await writer.drain()
         lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
         reason, message = [(await reader.readexactly(length)).decode() for length in lengths]
-        return Refused(Reason(reason), message) if reason else None
+        return (Reason(reason), message) if reason else None
 
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
