@@ -123,7 +123,7 @@ class Agent:
             publisher.wake()
 
         mirror.subscribe(noticed)
-        self._checks(mirror, publisher, epochs)
+        self._checks(mirror, publisher, epochs, proxy)
         await self._look(WITHOUT_DRIVERS, "start", directory, registrar, publisher)
         works = {
             "mirror": mirror.run(),
@@ -148,7 +148,7 @@ class Agent:
                 task.cancel()
             await asyncio.gather(renewal, *tasks, return_exceptions=True)
 
-    def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs) -> None:
+    def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs, proxy: ProxyService) -> None:
         def ledger() -> str | None:
             silent = mirror.age()
             return None if silent < LEDGER_SILENCE_S else f"nothing heard from the ledger for {silent:.0f} s"
@@ -156,6 +156,7 @@ class Agent:
         self._probes.add("agent", lambda: None)
         self._probes.add("watch", publisher.watch.check)
         self._probes.add("ledger", ledger)
+        self._probes.add("proxy", proxy.problem)
         self._metrics.follow("ledger_silence_seconds", "Seconds since the ledger's last word.", mirror.age)
         self._metrics.follow(
             "tickets_late_epochs", "Epochs since the newest tickets; -1 without.", lambda: _late(epochs)

@@ -173,7 +173,7 @@ def test_every_locked_dependency_is_installed_at_its_version(image: Image) -> No
 
 
 def test_dependencies_with_native_code_load(image: Image) -> None:
-    modules = "aiohttp chiapos chiavdf cryptography.x509 grpc kopf lmdb numpy pynvml pyroute2 pyudev uvloop"
+    modules = "aiohttp chiapos chiavdf cryptography.x509 grpc kopf lmdb numpy pynvml pyudev uvloop"
     image.python(f"import {', '.join(modules.split())}; pyudev.Context()")
 
 
