@@ -49,16 +49,23 @@ generate: venv ## Everything that is generated from a source in the repo
 	@$(PY) hack/protos.py
 	@rm -rf charts/hypermesh/files/crds && mkdir -p charts/hypermesh/files/crds && cp crds/*.yaml charts/hypermesh/files/crds/
 
+.PHONY: host root
+host: ## Programs of the host that tests call (installed by apt-get where missing)
+	@hack/host.sh ip=iproute2 nft=nftables mkfs.ext4=e2fsprogs openssl=openssl ps=procps lsblk=util-linux losetup=mount
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "kernel and cluster tests need root: run \`sudo make test\`; \`make lint unit chart contract\` work without" >&2; exit 1; }
+
 ## ---- Checks ----
 
 .PHONY: lint
-lint: venv ## ruff, mypy --strict, import-linter, buf, yamllint, generated files, helm lint
+lint: venv tools ## ruff, mypy --strict, import-linter, buf, yamllint, generated files, helm lint
 	@hack/lint.sh
 
 PYTEST := $(PY) -m pytest -q
 
 .PHONY: unit
-unit: venv liboqs ## Pure logic
+unit: venv liboqs tools ## Pure logic
 	@$(PYTEST) tests/unit
 
 .PHONY: chart
@@ -66,15 +73,15 @@ chart: venv tools ## Rendered chart: schema, RBAC, pod security
 	@$(PYTEST) tests/chart
 
 .PHONY: contract
-contract: venv liboqs tools ## Against a real kube-apiserver
+contract: venv host liboqs tools ## Against a real kube-apiserver
 	@$(PYTEST) tests/contract
 
 .PHONY: integration
-integration: venv liboqs tools ## Against the real ledger and the real kernel
+integration: root venv host liboqs tools image ## Against the real ledger and the real kernel
 	@$(PYTEST) tests/integration
 
 .PHONY: e2e
-e2e: venv liboqs tools image ## Whole cluster, chart, demo path
+e2e: root venv host liboqs tools image ## Whole cluster, chart, demo path
 	@$(PYTEST) tests/e2e
 
 .PHONY: docs
@@ -82,8 +89,10 @@ docs: venv ## Links and generated reference are up to date
 	@$(PYTEST) tests/docs
 
 .PHONY: bench
-bench: venv liboqs tools ## Figures as tables and as JSON lines under build/bench/
-	@for b in hack/bench/*.py; do case $$b in */_*) ;; *) $(PY) $$b ;; esac; done
+bench: root venv host liboqs tools image ## Figures as tables and as JSON lines under build/bench/
+	@$(PY) hack/cluster status >/dev/null 2>&1 || $(MAKE) demo
+	@failed=; for b in hack/bench/[a-z]*.py; do echo "== $$b"; $(PY) $$b || failed="$$failed $$b"; done; \
+	  [ -z "$$failed" ] || { echo "missed a bound or failed:$$failed"; exit 1; }
 
 bench-%: venv liboqs tools
 	@$(PY) hack/bench/$*.py

@@ -23,6 +23,8 @@ from demo_targets import NAMESPACE, Target, make_target
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "allocation-memory.yaml"
 CONDITIONS = ("Proven", "Reserved", "Programmed", "Ready")
+FINAL = ("LeaseExpired", "NoAssetFits", "Released")
+"""Reasons of Ready=False that no waiting mends."""
 
 
 def install(story: Story, target: Target) -> None:
@@ -47,6 +49,7 @@ def install(story: Story, target: Target) -> None:
 
 def watch_allocation(story: Story, target: Target, name: str) -> str:
     """Apply the sample and show each condition as it turns true; returns the proxy address."""
+    story.output(["kubectl", "delete", "-f", str(SAMPLE), "--ignore-not-found", "--timeout=60s"], env=target.env)
     started = time.monotonic()
     story.run("apply samples/allocation-memory.yaml", ["kubectl", "apply", "-f", str(SAMPLE)], env=target.env)
     seen: set[str] = set()
@@ -58,6 +61,9 @@ def watch_allocation(story: Story, target: Target, name: str) -> str:
             if truth.get(kind, {}).get("status") == "True" and kind not in seen:
                 seen.add(kind)
                 story.say(f"  {kind:<11}{time.monotonic() - started:6.2f} s  {truth[kind].get('message', '')}")
+        ready = truth.get("Ready", {})
+        if ready.get("reason") in FINAL:
+            raise Failed(f"allocation {name}: {ready['reason']}: {ready.get('message', '')}")
         if "Ready" in seen:
             return str(status["proxyAddress"])
         time.sleep(0.05)

@@ -81,7 +81,8 @@ class Embedded(Target):
         story.run("load the image into the nodes", [*self.cluster, "load", str(self._image(story))], env=self.env)
 
     def helm_values(self) -> list[str]:
-        return ["--set", "image.pullPolicy=Never"]
+        built = json.loads((self.root / "build" / "image" / "hypermesh.json").read_text())
+        return ["--set", "image.pullPolicy=Never", "--set", f"image.id={built['id']}"]
 
     def open_route(self, story: Story) -> None:
         """A route to the cluster's /64 through the first node; it goes away with the cluster's link."""
@@ -115,7 +116,7 @@ class Current(Target):
         story.run("native library", [sys.executable, str(self.root / "hack" / "liboqs" / "build.py")])
 
     def provide_image(self, story: Story) -> None:
-        if ":" not in os.environ.get("IMAGE", ""):
+        if ":" not in os.environ.get("IMAGE", "").rpartition("/")[2]:
             raise Failed(
                 "CLUSTER=current needs IMAGE=<repository>:<tag> that its nodes can pull; build it with `make image` "
                 "and push build/image/hypermesh.tar to your registry"
@@ -129,6 +130,8 @@ class Current(Target):
         return "Remove it with: make demo-clean CLUSTER=current"
 
     def clean(self, story: Story) -> None:
+        context = story.output(["kubectl", "config", "current-context"], env=self.env)
+        story.say(f"Removing from the current context: {context}, namespace {NAMESPACE}")
         story.run(
             "delete the demo's Allocation",
             [
@@ -140,7 +143,11 @@ class Current(Target):
             ],
             env=self.env,
         )
-        story.run("uninstall the chart", ["helm", "uninstall", "hypermesh", "-n", NAMESPACE], env=self.env)
+        story.run(
+            "uninstall the chart",
+            ["helm", "uninstall", "hypermesh", "-n", NAMESPACE, "--ignore-not-found"],
+            env=self.env,
+        )
 
 
 class Kind(Current):
@@ -180,7 +187,8 @@ class Kind(Current):
         )
 
     def helm_values(self) -> list[str]:
-        return ["--set", "image.pullPolicy=Never"]
+        built = json.loads((self.root / "build" / "image" / "hypermesh.json").read_text())
+        return ["--set", "image.pullPolicy=Never", "--set", f"image.id={built['id']}"]
 
     def goodbye(self) -> str:
         return "Remove it with: make demo-clean CLUSTER=kind"

@@ -18,11 +18,13 @@ no_hosts() { ! git ls-files -z | xargs -0 grep -lIE 'index-url|--extra-index|reg
 run ruff $bin/ruff check .
 run ruff-format $bin/ruff format --check .
 run mypy $bin/mypy
+run mypy-cluster sh -c "cd hack/cluster && ../../$bin/mypy --strict --explicit-package-bases local_cluster __main__.py"
+run mypy-toolchain sh -c "cd hack/toolchain && ../../$bin/mypy --strict --explicit-package-bases pinned_tools __main__.py"
 run import-linter $bin/lint-imports --no-cache
 run buf $bin/buf lint protos --path protos/hypermesh
 run yamllint $bin/yamllint -s .
 run generated-crds same_crds
 run operator-is-no-package no_package
 run no-registry-hosts no_hosts
-if [ -x build/bin/helm ]; then run helm-lint build/bin/helm lint --strict charts/hypermesh; else echo "skip  helm lint: build/bin/helm is not built yet (make tools)"; fi
+run helm-lint build/bin/helm lint --strict charts/hypermesh
 if [ ${#failed[@]} -gt 0 ]; then echo "lint failed: ${failed[*]}"; exit 1; fi

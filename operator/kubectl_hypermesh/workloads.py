@@ -14,12 +14,20 @@ WORKLOADS = (
 
 
 async def readiness(kube: Kube, resource: Resource, name: str, namespace: str) -> tuple[int, int | None]:
-    """(ready, wanted) pods; wanted is None when the workload is not installed."""
+    """(pods of the newest version that are ready, wanted); wanted is None when the workload is not installed.
+
+    During a rollout the pods of the old version do not count.
+    """
     try:
         found = await kube.get(resource, name, namespace)
     except NotFound:
         return 0, None
     state = found.get("status", {})
+    current = int(state.get("observedGeneration", 0)) >= int(found["metadata"].get("generation", 0))
     if resource is DAEMON_SETS:
-        return int(state.get("numberReady", 0)), int(state.get("desiredNumberScheduled", 0))
-    return int(state.get("readyReplicas", 0)), int(found["spec"].get("replicas", 1))
+        want, updated, ready = ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady")
+        wanted = int(state.get(want, 0))
+    else:
+        updated, ready = ("updatedReplicas", "readyReplicas")
+        wanted = int(found["spec"].get("replicas", 1))
+    return (min(int(state.get(updated, 0)), int(state.get(ready, 0))) if current else 0), wanted

@@ -17,6 +17,13 @@ app.kubernetes.io/component: {{ .component }}
 {{ .Values.image.repository }}:{{ .Values.image.tag }}
 {{- end }}
 
+{{- /* A tag that moves, such as dev, keeps pods running old code; a changed id rolls them out. */ -}}
+{{- define "hypermesh.imageId" -}}
+{{- with .Values.image.id }}
+annotations: {hypermesh.online/image-id: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
 {{- define "hypermesh.restricted" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
