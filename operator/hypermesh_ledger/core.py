@@ -19,6 +19,7 @@ from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.retention import Retention
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
@@ -46,6 +47,7 @@ class Core:
         self.pool = pool
         self.metrics = metrics
         self.watches = Watches(store)
+        self.retention = Retention()
         self.born: Memory | None = None
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None

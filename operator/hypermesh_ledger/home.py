@@ -24,6 +24,10 @@ from hypermesh_ledger.validator_key import write_validator_key
 ABCI_SOCKET: Final = Path("run/abci.sock")
 RPC_SOCKET: Final = Path("run/rpc.sock")
 MAX_BLOCK_BYTES: Final = 4 << 20
+EVIDENCE_BLOCKS: Final = 500
+EVIDENCE_S: Final = 60
+"""CometBFT keeps header and commit of a block that is younger than both, for ever when it is pruned before. So blocks
+are retained for longer than this (see abci/commit). One validator's misbehaviour has nobody to be shown to."""
 
 CONFIG: Final = f"""\
 # Written by hypermesh-ledger at every start; changes are lost.
@@ -56,10 +60,10 @@ reap_interval = "50ms"
 discard_abci_responses = true
 
 [consensus]
-# The application waits up to 0.5 s in PrepareProposal: an empty block is a block that waits for its first operation.
+# The application waits up to 1 s in PrepareProposal: an empty block is a block that waits for its first operation.
 create_empty_blocks = true
 timeout_commit = "0s"
-timeout_propose = "1s"
+timeout_propose = "2s"
 timeout_propose_delta = "200ms"
 timeout_prevote = "200ms"
 timeout_precommit = "200ms"
@@ -128,8 +132,8 @@ def _document(chain_id: str, genesis: ledger_pb2.Genesis, validator: dict[str, A
         "consensus_params": {
             "block": {"max_bytes": str(MAX_BLOCK_BYTES), "max_gas": "-1"},
             "evidence": {
-                "max_age_num_blocks": "100000",
-                "max_age_duration": "172800000000000",
+                "max_age_num_blocks": str(EVIDENCE_BLOCKS),
+                "max_age_duration": str(EVIDENCE_S * 1_000_000_000),
                 "max_bytes": "65536",
             },
             "validator": {"pub_key_types": ["ml_dsa_65"]},

@@ -27,7 +27,7 @@ EX_CONFIG: Final = 78
 LISTEN_S: Final = 900.0
 """Longest time until the application listens: it waits for TrustChain, and says so in its log and its readiness."""
 STALL_S: Final = 30.0
-"""Longest time without a new block (an idle ledger makes two a second) before both are started again."""
+"""Longest time without a new block (an idle ledger makes one a second) before both are started again."""
 STOP_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 LEAST_FREE_BYTES: Final = 32 << 20

@@ -1,6 +1,6 @@
 """PrepareProposal: our own pool decides what goes into a block; waits a moment for the first transaction.
 
-Waiting here makes a lone operation commit at once and an idle ledger make two blocks a second. A block's time is when
+Waiting here makes a lone operation commit at once and an idle ledger make one block a second. A block's time is when
 the block before it was agreed; after an outage the first block is therefore left empty, so that no operation is judged
 by a clock that stood still.
 """
@@ -13,7 +13,7 @@ from typing import Final
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
-PATIENCE_S: Final = 0.5
+PATIENCE_S: Final = 1.0
 """Below CometBFT's timeout_propose."""
 STALE_S: Final = 30
 
