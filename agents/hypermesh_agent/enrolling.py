@@ -26,7 +26,7 @@ from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.serving import setup_logging
-from hypermesh_clients.trust import Trust, TrustInvalid, read_trust
+from hypermesh_clients.trust import KEK_SECRET, Trust, TrustInvalid, read_trust
 
 from .children import die_with_parent
 from .identity import IdentityError, Papers, TlsIdentity
@@ -101,12 +101,20 @@ async def _enrol(
 
 
 async def _cluster_half(kube: Kube, namespace: str) -> bytes:
+    """The cluster's half of the wrapping key, however long TrustChain or the API server take. Raises IdentityError."""
+    told = ""
     while True:
         try:
-            return await cluster_half(kube, namespace)
+            half = await cluster_half(kube, namespace)
+            if half is not None:
+                return half
+            problem = f"Secret {namespace}/{KEK_SECRET} is still empty; TrustChain fills it at its first start"
         except KubeError as error:
-            _log.warning("waiting for the cluster's half of the wrapping key: %s", error)
-            await asyncio.sleep(RETRY_S)
+            problem = str(error)
+        if problem != told:
+            told = problem
+            _log.warning("waiting for the cluster's half of the wrapping key: %s", problem)
+        await asyncio.sleep(RETRY_S)
 
 
 def _text(data: bytes) -> str:

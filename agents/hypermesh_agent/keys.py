@@ -1,7 +1,7 @@
 """The node's key at rest: made here, wrapped under two halves, never leaving the node.
 
     $HYPERMESH_STATE/keys/local   32 random bytes, this node's half of the wrapping key
-    Secret hypermesh-agent-kek    32 random bytes, the cluster's half, made at installation
+    Secret hypermesh-agent-kek    32 random bytes, the cluster's half, made by TrustChain at its first start
     $HYPERMESH_STATE/keys/node    the key pair, AES-256-GCM under both halves (hypermesh.keyfile)
 
 A copied disk or a copied Secret alone opens nothing. A key file that does not open is never overwritten: the node would
@@ -14,22 +14,20 @@ import base64
 import os
 import secrets
 from pathlib import Path
-from typing import Final
 
 from hypermesh import falcon, keyfile
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import SECRETS
+from hypermesh_clients.trust import KEK_ENTRY, KEK_SECRET
 
 from .identity import IdentityError
 
-KEK_SECRET: Final = "hypermesh-agent-kek"  # noqa: S105 - the name of a Secret
-KEK_ENTRY: Final = "kek"
 
-
-async def cluster_half(kube: Kube, namespace: str) -> bytes:
-    """The cluster's half of the wrapping key. Raises IdentityError, KubeError."""
+async def cluster_half(kube: Kube, namespace: str) -> bytes | None:
+    """The cluster's half of the wrapping key; None until TrustChain has made it. Raises IdentityError, KubeError."""
     secret = await kube.get(SECRETS, KEK_SECRET, namespace)
-    return _decoded((secret.get("data") or {}).get(KEK_ENTRY, ""), namespace)
+    text = (secret.get("data") or {}).get(KEK_ENTRY, "")
+    return _decoded(text, namespace) if text else None
 
 
 def _decoded(text: str, namespace: str) -> bytes:
@@ -40,7 +38,7 @@ def _decoded(text: str, namespace: str) -> bytes:
     if len(half) < keyfile.SECRET_BYTES:
         raise IdentityError(
             f"Secret {namespace}/{KEK_SECRET}: {KEK_ENTRY} is not {keyfile.SECRET_BYTES} bytes in base64; restore it "
-            "from a backup, or, if no node ever enrolled, put 32 random bytes there"
+            "from a backup, or, if no node ever enrolled, remove it and restart deployment/hypermesh-trustchain"
         )
     return half
 

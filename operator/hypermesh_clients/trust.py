@@ -22,6 +22,9 @@ from hypermesh_clients.kube_resources import CONFIG_MAPS
 log = logging.getLogger(__name__)
 
 CONFIG_MAP = "hypermesh-trust"
+KEK_SECRET = "hypermesh-agent-kek"  # noqa: S105 - the object's name
+"""Filled once by TrustChain, read by agents: the cluster's half of the key under which node keys are wrapped."""
+KEK_ENTRY = "kek"
 
 
 class TrustInvalid(Exception):

@@ -14,12 +14,13 @@ import sys
 
 from prometheus_client import Gauge
 
-from hypermesh import falcon
+from hypermesh import falcon, keyfile
 from hypermesh_clients import serving
 from hypermesh_clients.kube import Kube, KubeError
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_resources import NAMESPACES
-from hypermesh_clients.trust import Trust
+from hypermesh_clients.kube_secrets import fill_once
+from hypermesh_clients.trust import KEK_ENTRY, KEK_SECRET, Trust
 from hypermesh_trustchain.enrolling import Enroller, Place
 from hypermesh_trustchain.known_nodes import RegistryDamaged
 from hypermesh_trustchain.publishing import FederationMismatch, Publisher
@@ -67,17 +68,24 @@ class Starting:
 
 
 async def open_root(kube: Kube, store: RootStore, starting: Starting) -> tuple[Root, str]:
-    """The root and the cluster's uid, however long Kubernetes takes to let us have them."""
+    """The root and the cluster's uid, however long Kubernetes takes to let us have them; all keys are filled then."""
     pause = 0.5
     while True:
         try:
             cluster = await kube.get(NAMESPACES, "kube-system")
-            return await store.open(), str(cluster["metadata"]["uid"])
+            root = await store.open()
+            await fill_wrapping_key(kube, store.namespace)
+            return root, str(cluster["metadata"]["uid"])
         except KubeError as error:
             starting.reason = str(error)
             log.warning("can't open the root yet: %s", error)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 10.0)
+
+
+async def fill_wrapping_key(kube: Kube, namespace: str) -> None:
+    """The cluster's half of the agents' wrapping key: made once and never replaced, for it opens every node's key."""
+    await fill_once(kube, namespace, KEK_SECRET, KEK_ENTRY, lambda: {KEK_ENTRY: os.urandom(keyfile.SECRET_BYTES)})
 
 
 async def run(options: argparse.Namespace) -> None:

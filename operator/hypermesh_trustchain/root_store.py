@@ -34,6 +34,11 @@ class RootStore:
         self._nodes = KnownNodes({})
 
     @property
+    def namespace(self) -> str:
+        """Where the Secret is."""
+        return self._namespace
+
+    @property
     def known(self) -> int:
         """How many node keys are in the registry."""
         return len(self._nodes.nodes)

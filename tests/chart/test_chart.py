@@ -115,6 +115,26 @@ def test_keys_outlive_the_release(rendered: Objects) -> None:
         assert secret["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
+def test_keys_are_shipped_empty_so_that_every_rendering_is_the_same(rendered: Objects) -> None:
+    secrets = of_kind(rendered, "Secret")
+    assert {item["metadata"]["name"] for item in secrets} == {
+        "hypermesh-agent-kek",
+        "hypermesh-operator-key",
+        "hypermesh-trustchain-root",
+    }
+    assert not [item for item in secrets if item.get("data") or item.get("stringData")]
+    again = [item for item in yaml.safe_load_all(helm_template().stdout) if item]
+    assert again == rendered
+
+
+def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: Objects) -> None:
+    shipped = {item["metadata"]["name"] for item in of_kind(rendered, "Secret")}
+    named = {
+        name for _, rule in rules(rendered) if "secrets" in rule["resources"] for name in rule.get("resourceNames", [])
+    }
+    assert named == shipped
+
+
 @pytest.mark.parametrize(
     ("value", "names"),
     [
