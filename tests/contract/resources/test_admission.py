@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from hypermesh_agent.heartbeat import lease_name
 from hypermesh_clients.kube import Conflict, Forbidden, Invalid, Kube, KubeError, Object
-from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, PROXY_MAPPINGS, SECRETS
+from hypermesh_clients.kube_leases import heartbeat
+from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, LEASES, PROXY_MAPPINGS, SECRETS
 
 from ...integration import operator_fixture as mesh
 from .conftest import Served
@@ -119,6 +121,33 @@ async def test_token_bound_to_no_node_writes_nothing(accounts: Accounts) -> None
     agent = await accounts.unbound_agent()
     text = await refusal(apply(agent, ASSETS, asset("node-4"), "hypermesh-agent"))
     assert "this agent's token is bound to no node" in text
+
+
+async def test_an_agent_beats_for_its_own_node_only(accounts: Accounts) -> None:
+    agent = await accounts.agent("node-7")
+    for _ in range(2):  # creates, then renews
+        await beat(agent, lease_name("node-7"))
+    text = await refusal(beat(agent, lease_name("node-8")))
+    assert "is not the heartbeat of node node-7, for which this agent speaks" in text
+    unbound = await accounts.unbound_agent()
+    assert "token is bound to none" in await refusal(beat(unbound, lease_name("node-7")))
+
+
+async def test_no_agent_takes_the_operators_leadership(accounts: Accounts) -> None:
+    agent = await accounts.agent("node-7")
+    assert "an agent writes Lease hypermesh-agent-<its node> only" in await refusal(beat(agent, "hypermesh-operator"))
+    await beat(accounts.admin, "hypermesh-operator")
+    await refusal(beat(agent, "hypermesh-operator"))
+    stolen = {"spec": {"holderIdentity": "thief"}}
+    await refusal(agent.merge_patch(LEASES, "hypermesh-operator", stolen, mesh.SYSTEM))
+    await refusal(agent.delete(LEASES, "hypermesh-operator", mesh.SYSTEM))
+    held = await accounts.admin.get(LEASES, "hypermesh-operator", mesh.SYSTEM)
+    assert held["spec"]["holderIdentity"] == "me"
+    await accounts.admin.delete(LEASES, "hypermesh-operator", mesh.SYSTEM)
+
+
+async def beat(kube: Kube, name: str) -> None:
+    await heartbeat(kube, mesh.SYSTEM, name, holder="me", duration=40, field_manager="hypermesh-agent")
 
 
 async def test_agent_never_changes_the_owners_word(accounts: Accounts) -> None:
