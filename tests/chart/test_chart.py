@@ -88,6 +88,44 @@ def test_verbs_and_resources_are_sorted(rendered: Objects) -> None:
         assert rule["resources"] == sorted(rule["resources"]), name
 
 
+def test_tenants_get_our_resources_with_the_roles_that_every_cluster_has(rendered: Objects) -> None:
+    """What admin, edit and view gain, as the API server's controller will gather it by label."""
+
+    def gained(role: str) -> dict[str, set[str]]:
+        verbs: dict[str, set[str]] = {}
+        for item in of_kind(rendered, "ClusterRole"):
+            if item["metadata"]["labels"].get(f"rbac.authorization.k8s.io/aggregate-to-{role}") == "true":
+                for rule in item["rules"]:
+                    for resource in rule["resources"]:
+                        verbs.setdefault(resource, set()).update(rule["verbs"])
+        return verbs
+
+    looking = {"get", "list", "watch"}
+    assert gained("view") == {"allocations": looking, "assets": looking, "proxymappings": looking}
+    asking = looking | {"create", "delete", "deletecollection", "patch", "update"}
+    assert gained("edit") == gained("admin") == {**gained("view"), "allocations": asking}
+
+
+def test_each_policy_is_there_once_and_bound(rendered: Objects) -> None:
+    policies = [item["metadata"]["name"] for item in of_kind(rendered, "ValidatingAdmissionPolicy")]
+    assert sorted(policies) == [
+        "hypermesh-allocations",
+        "hypermesh-assets",
+        "hypermesh-leases",
+        "hypermesh-operator-secrets",
+        "hypermesh-proxymappings",
+    ]
+    bindings = of_kind(rendered, "ValidatingAdmissionPolicyBinding")
+    assert [item["spec"]["policyName"] for item in bindings] == policies
+
+
+def test_the_agent_hears_all_addresses_of_its_node(rendered: Objects) -> None:
+    """status.hostIP is IPv4 on a dual-stack cluster that prefers it."""
+    (agent,) = (item for name, item in containers(rendered) if name == "hypermesh-agent")
+    (address,) = (entry for entry in agent["env"] if entry["name"] == "NODE_IP")
+    assert address["valueFrom"] == {"fieldRef": {"fieldPath": "status.hostIPs"}}
+
+
 def test_services_are_ipv6_only(rendered: Objects) -> None:
     for service in of_kind(rendered, "Service"):
         assert service["spec"]["ipFamilies"] == ["IPv6"]

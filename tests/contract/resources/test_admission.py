@@ -220,3 +220,8 @@ async def test_the_operator_writes_no_secrets_but_access_secrets(accounts: Accou
     await accounts.admin.create(SECRETS, existing)
     text = await refusal(operator.merge_patch(SECRETS, "others", {"data": {"key": "eA=="}}, mesh.TENANT))
     assert "hypermesh-operator writes Secrets of type hypermesh.online/access only" in text
+    await refusal(operator.merge_patch(SECRETS, "others", {"type": "hypermesh.online/access"}, mesh.TENANT))
+    own = {"metadata": {"name": "hypermesh-operator-key", "namespace": mesh.SYSTEM}}
+    await apply(operator, SECRETS, own, "hypermesh-operator")
+    elsewhere = {"metadata": {"name": "hypermesh-operator-key", "namespace": mesh.TENANT}}
+    await refusal(apply(operator, SECRETS, elsewhere, "hypermesh-operator"))
