@@ -8,12 +8,13 @@ they parse to, or that carry unknown fields, are refused. Pure; signatures are o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 
-from hypermesh import digests, falcon
+from hypermesh import batches, digests, falcon
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 
@@ -56,8 +57,14 @@ def allocation_id(cluster_uid: str, uid: str) -> bytes:
 
 
 def signed_parts(envelope: ledger_pb2.Envelope) -> tuple[bytes, bytes]:
-    """What the signature covers under SIGNATURE_DOMAIN: operation bytes, and ticket bytes (empty when absent)."""
-    return envelope.operation, canonical(envelope.tickets) if envelope.HasField("tickets") else b""
+    """What the signature covers under SIGNATURE_DOMAIN: operation bytes, and ticket bytes (empty when absent).
+
+    Of an operation signed in a batch: the batch's root and batches.MARK.
+    """
+    own = envelope.operation, canonical(envelope.tickets) if envelope.HasField("tickets") else b""
+    if not envelope.batch_path:
+        return own
+    return batches.root(batches.leaf(*own), envelope.batch_index, envelope.batch_path), batches.MARK
 
 
 def build(
@@ -79,6 +86,35 @@ def build(
     return built
 
 
+def build_batch(
+    asked: Sequence[tuple[ledger_pb2.Operation, proofs_pb2.TicketRefs | None]],
+    signer_public: bytes,
+    signer_secret: bytes,
+) -> list[bytes]:
+    """As `build` for several operations at the price of one signature; one Envelope for each, in the same order."""
+    if len(asked) == 1:
+        operation, tickets = asked[0]
+        return [build(operation, signer_public, signer_secret, tickets)]
+    envelopes = [
+        ledger_pb2.Envelope(
+            operation=canonical(operation),
+            tickets=tickets,
+            signer=falcon.key_id(signer_public),
+            algorithm=trust_pb2.SIGNATURE_ALGORITHM_FALCON_PADDED_1024,
+        )
+        for operation, tickets in asked
+    ]
+    root, paths = batches.tree([batches.leaf(*signed_parts(envelope)) for envelope in envelopes])
+    signature = falcon.sign(signer_secret, SIGNATURE_DOMAIN, root, batches.MARK)
+    built = []
+    for index, (envelope, path) in enumerate(zip(envelopes, paths, strict=True)):
+        envelope.signature, envelope.batch_index = signature, index
+        envelope.batch_path.extend(path)
+        built.append(canonical(envelope))
+        decode(built[-1])
+    return built
+
+
 def decode(envelope: bytes) -> Decoded:
     """Parse strictly. Raises Refused(TooLarge | Malformed | NotCanonical | UnsupportedAlgorithm | …TicketMissing)."""
     if len(envelope) > MAX_ENVELOPE_BYTES:
@@ -91,6 +127,8 @@ def decode(envelope: bytes) -> Decoded:
         raise Refused(Reason.Malformed, f"The signer's key id has {len(outer.signer)} bytes instead of 32.")
     if len(outer.signature) != falcon.SIGNATURE_BYTES:
         raise Refused(Reason.BadSignature, f"The signature has {len(outer.signature)} bytes instead of 1280.")
+    if not batches.well_formed(outer.batch_index, outer.batch_path):
+        raise Refused(Reason.Malformed, f"The batch path of {len(outer.batch_path)} hashes is none of a batch.")
     operation = ledger_pb2.Operation()
     _parse(operation, outer.operation, "operation")
     kind = operation.WhichOneof("kind")
