@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -218,8 +218,7 @@ class Mirror:
         swapped = False
         async with aclosing(self._client.watch(self._node)) as stream:
             while True:
-                async with asyncio.timeout(SILENCE_S):
-                    changes = await anext(stream)
+                changes = await _next(stream)
                 self._heard = time.monotonic()
                 for change in changes.changes:
                     if swapped:
@@ -249,3 +248,19 @@ class Mirror:
     def _wake(self) -> None:
         self._advanced.set()
         self._advanced = asyncio.Event()
+
+
+async def _next(stream: AsyncGenerator[ledger_pb2.Changes, None]) -> ledger_pb2.Changes:
+    """The next batch. Raises TimeoutError after SILENCE_S; waits twice, so that silence of our own busy event loop
+    is not taken for the ledger's."""
+    waiting = asyncio.ensure_future(anext(stream))
+    try:
+        for _ in range(2):
+            done, _ = await asyncio.wait({waiting}, timeout=SILENCE_S / 2)
+            if done:
+                return waiting.result()
+        raise TimeoutError
+    finally:
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)

@@ -33,7 +33,8 @@ async def refusal(settled: Settled, envelope: bytes) -> Reason:
 async def release(settled: Settled, uid: str) -> None:
     asked = allocation(settled.node, settled.cpu, uid, 1)
     operation = ledger_pb2.Release(allocation_id=asked.allocation_id)
-    await settled.ledger.submit(settled.operator, settled.refs(), release=operation)
+    commit = await settled.ledger.submit(settled.operator, settled.refs(), release=operation)
+    await settled.ledger.mirror.wait_until(lambda: settled.ledger.mirror.height >= commit.height, 10)
 
 
 async def test_commit_is_seen_everywhere(settled: Settled) -> None:
