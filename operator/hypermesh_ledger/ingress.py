@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -16,11 +18,19 @@ from hypermesh_ledger import keys
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import IngressUnusable
 from hypermesh_ledger.execution.context import read
-from hypermesh_ledger.watches import TooSlow
+from hypermesh_ledger.watches import TooMany, TooSlow
 
 Record = TypeVar("Record")
 
+CALLS: Final = 4_096
+"""Calls under way at most, all clients together; the next one is told to come again."""
+CALLS_PER_CONNECTION: Final = 1_024
+"""More of them wait at the client."""
+WRITE_S: Final = 15.0
+"""Longest time until a follower takes one message; longer than a mirror's patience with us."""
+
 _OPTIONS: Final = (
+    ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION),
     ("grpc.max_receive_message_length", MAX_ENVELOPE_BYTES + 1024),
     ("grpc.max_send_message_length", 16 << 20),
     ("grpc.so_reuseport", 0),
@@ -80,16 +90,20 @@ class LedgerService:
             raise AssertionError  # abort has raised
         return record
 
-    async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> AsyncIterator[ledger_pb2.Changes]:
-        """RESOURCE_EXHAUSTED when the follower is too slow; it should watch again."""
+    async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
+        """RESOURCE_EXHAUSTED when the follower is too slow, or one too many; it should watch again."""
         request = await self._answerable(raw, context)
         if len(request.node) not in (0, 32):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node is a key id of 32 bytes, or empty")
         try:
-            async for changes in self._core.watches.follow(request.node, self._core.status()):
-                yield changes
-        except TooSlow:
+            async with aclosing(self._core.watches.follow(request.node, self._core.status())) as batches:
+                async for changes in batches:
+                    async with asyncio.timeout(WRITE_S):
+                        await context.write(changes)
+        except (TooSlow, TimeoutError):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow; watch again")
+        except TooMany:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; watch again later")
 
 
 def _handlers(service: LedgerService) -> grpc.GenericRpcHandler:
@@ -119,7 +133,7 @@ def make_server(core: Core, address: str, tls: TlsSource) -> tuple[grpc.aio.Serv
 
     tls is asked at each handshake, so a renewed certificate needs no restart.
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS)
     server.add_generic_rpc_handlers((_handlers(LedgerService(core)),))
     served = _Served(tls)
     try:

@@ -8,7 +8,7 @@ leaves the new state, and Info tells CometBFT that the block is done. There is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ class Prepared:
 
 
 class Snapshot:
-    """A Reader of one committed height, unmoved by later commits. Close it; an open one keeps old pages alive."""
+    """A Reader of one committed height, unmoved by later commits. Store closes it at the next."""
 
     def __init__(self, environment: Any, state: Any, head: ledger_pb2.Block) -> None:
         self._transaction = environment.begin(buffers=False)
@@ -48,10 +48,10 @@ class Snapshot:
         value: bytes | None = self._transaction.get(key, db=self._state)
         return value
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """See state.Reader."""
+    def scan(self, prefix: bytes, after: bytes = b"") -> Generator[tuple[bytes, bytes], None, None]:
+        """See state.Reader; after: only keys behind this one."""
         with self._transaction.cursor(self._state) as cursor:
-            if not cursor.set_range(prefix):
+            if not cursor.set_range(max(prefix, after + b"\0" if after else after)):
                 return
             for key, value in cursor:
                 if not key.startswith(prefix):
@@ -71,7 +71,7 @@ class Store:
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=4, subdir=True)
+            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=4, max_readers=1024, subdir=True)
             self._meta = self._environment.open_db(b"meta")
             self._state = self._environment.open_db(b"state")
             self._hashes = self._environment.open_db(b"hashes")
@@ -90,10 +90,6 @@ class Store:
     def head(self) -> ledger_pb2.Block:
         """Height, block time and app hash of the newest commit; height 0 before the first."""
         return self.snapshot.head
-
-    def open_snapshot(self) -> Snapshot:
-        """A snapshot of the newest height for a long read; the caller closes it."""
-        return self._read(self.head)
 
     def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
         """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""

@@ -2,6 +2,9 @@
 
     block's writes -> changes (records by their keys) -> one batch a follower, filtered by node -> its queue -> gRPC
 
+The first copy is read a batch at a time from the newest state, so no follower, however slow, holds an old one. What
+blocks change meanwhile is queued and sent after it: at `synced` every record is as the last block sent left it.
+
 A follower that reads too slowly is cut off; its mirror connects again and starts from a whole copy.
 """
 
@@ -9,22 +12,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import closing
 from typing import Final
 
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.state import Reader
-from hypermesh_ledger.store import Snapshot, Store
+from hypermesh_ledger.store import Store
 
+FOLLOWERS: Final = 512
+"""Open Watches at most; the next one is told to come again."""
 QUEUE: Final = 1_024
 """Batches that a follower may lag behind."""
+QUEUE_BYTES: Final = 16 << 20
+"""Their size, at which a follower is cut off too (but never for a single batch)."""
 BATCH: Final = 256
 """Records in one message of the first copy."""
 MARKER_S: Final = 1.0
 
 
 class TooSlow(Exception):
-    """The follower lags more than QUEUE blocks behind."""
+    """The follower lags more than QUEUE blocks or QUEUE_BYTES behind."""
+
+
+class TooMany(Exception):
+    """There are FOLLOWERS open Watches already."""
 
 
 class Follower:
@@ -32,16 +43,36 @@ class Follower:
 
     def __init__(self, node: bytes) -> None:
         self.node = node
-        self.queue: asyncio.Queue[ledger_pb2.Changes] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[ledger_pb2.Changes] = asyncio.Queue()
+        self._bytes = 0
         self.cut = False
 
-    def tell(self, changes: Iterable[ledger_pb2.Change]) -> None:
+    def tell(self, changes: ledger_pb2.Changes) -> None:
         """Queue the part of one block's changes that concerns this follower."""
-        mine = [change for change in changes if not self.node or _concerns(change, self.node)]
-        try:
-            self.queue.put_nowait(ledger_pb2.Changes(changes=mine))
-        except asyncio.QueueFull:
+        if self.cut:
+            return
+        if self.node:
+            changes = ledger_pb2.Changes(changes=[each for each in changes.changes if _concerns(each, self.node)])
+        size = changes.ByteSize()
+        waiting = self._queue.qsize()
+        if waiting >= QUEUE or (waiting and self._bytes + size > QUEUE_BYTES):
             self.cut = True
+            self._queue = asyncio.Queue()  # nobody will read it
+            return
+        self._bytes += size
+        self._queue.put_nowait(changes)
+
+    def behind(self) -> bool:
+        """Whether `next` has something to say at once."""
+        return self.cut or not self._queue.empty()
+
+    async def next(self) -> ledger_pb2.Changes:
+        """The oldest batch that waits. Raises TooSlow."""
+        if self.cut:
+            raise TooSlow
+        changes = await self._queue.get()
+        self._bytes -= changes.ByteSize()
+        return changes
 
 
 class Watches:
@@ -60,52 +91,62 @@ class Watches:
             return
         changes = [change for key, value in writes for change in change_of(key, value)]
         changes.append(ledger_pb2.Change(block=head))
+        batch = ledger_pb2.Changes(changes=changes)
         for follower in self._followers:
-            follower.tell(changes)
+            follower.tell(batch)
 
     async def follow(self, node: bytes, status: ledger_pb2.StatusResponse) -> AsyncGenerator[ledger_pb2.Changes, None]:
-        """The whole state (status first), then `synced`, then every block's batch. Raises TooSlow."""
+        """The whole state (status first), then `synced`, then every block's batch. Raises TooSlow, TooMany.
+
+        status must be of the newest block.
+        """
+        if len(self._followers) >= FOLLOWERS:
+            raise TooMany
         follower = Follower(node)
-        snapshot = self._store.open_snapshot()
         self._followers.add(follower)
         try:
-            async for batch in _copy(snapshot, node, status):
+            yield ledger_pb2.Changes(changes=[ledger_pb2.Change(status=status)])
+            async for batch in self._copy(node):
+                if follower.cut:
+                    raise TooSlow
                 yield batch
-            while not follower.cut:
+            while follower.behind():
+                yield await follower.next()
+            yield ledger_pb2.Changes(changes=[ledger_pb2.Change(synced=True)])
+            while True:
                 try:
                     async with asyncio.timeout(MARKER_S):
-                        changes = await follower.queue.get()
+                        changes = await follower.next()
                 except TimeoutError:
+                    if follower.behind():  # it came the moment the time was up: a marker must not overtake it
+                        continue
                     changes = ledger_pb2.Changes(changes=[ledger_pb2.Change(block=self._store.head)])
                 yield changes
-            raise TooSlow
         finally:
             self._followers.discard(follower)
 
-
-async def _copy(
-    snapshot: Snapshot, node: bytes, status: ledger_pb2.StatusResponse
-) -> AsyncGenerator[ledger_pb2.Changes, None]:
-    """The records of a snapshot in batches, other work running between them."""
-    batch = [ledger_pb2.Change(status=status)]
-    try:
-        for change in _records(snapshot):
-            if node and not _concerns(change, node):
-                continue
-            batch.append(change)
-            if len(batch) == BATCH:
-                yield ledger_pb2.Changes(changes=batch)
-                batch = []
+    async def _copy(self, node: bytes) -> AsyncGenerator[ledger_pb2.Changes, None]:
+        """The newest state's records in batches, other work and new blocks coming between them."""
+        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION):
+            last: bytes | None = prefix
+            while last is not None:
+                last, changes = self._some(prefix, last)
+                mine = [change for change in changes if not node or _concerns(change, node)]
+                if mine:
+                    yield ledger_pb2.Changes(changes=mine)
                 await asyncio.sleep(0)
-    finally:
-        snapshot.close()
-    yield ledger_pb2.Changes(changes=[*batch, ledger_pb2.Change(synced=True)])
 
-
-def _records(state: Reader) -> Iterator[ledger_pb2.Change]:
-    for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION):
-        for key, value in state.scan(prefix):
-            yield from change_of(key, value)
+    def _some(self, prefix: bytes, after: bytes) -> tuple[bytes | None, list[ledger_pb2.Change]]:
+        """Up to BATCH records behind a key, and the last one's key; None at the end."""
+        changes: list[ledger_pb2.Change] = []
+        last = None
+        with closing(self._store.snapshot.scan(prefix, after)) as entries:
+            for count, (key, value) in enumerate(entries, 1):
+                changes += change_of(key, value)
+                if count == BATCH:
+                    last = key
+                    break
+        return last, changes
 
 
 def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:

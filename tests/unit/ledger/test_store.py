@@ -91,14 +91,14 @@ def test_preparing_changes_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_snapshot_stays_where_it_is(tmp_path: Path) -> None:
+def test_readers_see_a_block_only_when_it_is_advanced_to(tmp_path: Path) -> None:
     store = Store(tmp_path)
     apply(store, 1, {b"a": b"1"})
-    old = store.open_snapshot()
-    apply(store, 2, {b"a": b"2", b"b": b"3"})
-    assert (old.get(b"a"), old.get(b"b"), old.head.height) == (b"1", None, 1)
+    prepared = store.prepare(2, 2_000, {b"a": b"2", b"b": b"3"})
+    store.commit(prepared)
+    assert (store.snapshot.get(b"a"), store.snapshot.get(b"b"), store.head.height) == (b"1", None, 1)
+    store.advance(prepared)
     assert (store.snapshot.get(b"a"), store.head.height) == (b"2", 2)
-    old.close()
     store.close()
 
 
@@ -155,4 +155,6 @@ def test_the_store_scans_like_memory(tmp_path: Path) -> None:
     apply(store, 1, dict(entries))
     for prefix in (b"", b"a/", b"b/", b"c"):
         assert list(store.snapshot.scan(prefix)) == list(Memory(entries).scan(prefix))
+    assert list(store.snapshot.scan(b"a/", b"a/1")) == [(b"a/2", b"2")]
+    assert list(store.snapshot.scan(b"a/", b"a/2")) == []
     store.close()
