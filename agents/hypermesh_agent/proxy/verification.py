@@ -3,6 +3,11 @@
     record from the ledger's mirror -> canonical decode -> Claim -> address bits, certificate path and constraint,
     validity window and height, trust threshold, FALCON-1024 signature -> None, or the first refusal
 
+A grant is judged by what held when it was made. The mirror knows today's values alone: the signer's certificate may be
+a renewed one, the asset's sharing and this node's own threshold may have changed since. So a certificate need not be
+older than the grant, the sharing counts when it is, and the threshold counts for grants this node did not let in yet:
+what an owner changes is for new tenants, not for a running lease.
+
 The ledger checked all of this when it committed the operation; the node checks again because it is the node that
 opens its kernel and its memory: a forged or damaged mirror must not be enough. Cheap checks come first. Reasons are
 those of hypermesh.refusals where the ledger knows the same cause, else words of our own.
@@ -59,7 +64,7 @@ class Claim:
     assets: Mapping[bytes, ledger_pb2.AssetRecord]
     now_ms: int
     seen_height: int
-    """Height of the newest record of this allocation seen before; 0 for none."""
+    """Height of the newest record of this allocation that this node let in; 0 for none, 1 when not remembered."""
 
     @property
     def operation(self) -> ledger_pb2.Allocate:
@@ -159,17 +164,20 @@ def check_certificate(claim: Claim) -> Refusal | None:
     if record is None:
         return Refusal(Reason.UnknownSigner, f"signer {claim.decoded.envelope.signer.hex()} is not enrolled")
     certificate, here = record.certificate, claim.here
-    granted_s = claim.record.granted_ms // 1000
-    problem, body = _certified(operations.canonical(certificate), here.root_public, granted_s)
+    problem, body = _certified(operations.canonical(certificate), here.root_public)
     if body is None:
         return Refusal(Reason.CertificateInvalid, f"the signer's certificate: {problem}")
+    if claim.record.granted_ms >= body.not_after * 1000:
+        text = f"the signer's certificate, of {body.subject}, ended at {body.not_after}, before the grant"
+        return Refusal(Reason.CertificateInvalid, text)
     if falcon.key_id(body.subject_key) != claim.decoded.envelope.signer:
         return Refusal(Reason.CertificateInvalid, f"the certificate of {body.subject} is for another key")
     if body.role != trust_pb2.ROLE_OPERATOR:
         return Refusal(Reason.RoleForbidden, f"{body.subject} is no operator and may not allocate")
     if body.federation != here.federation:
         return Refusal(Reason.RoleForbidden, f"{body.subject} belongs to federation {body.federation.hex()}")
-    private = claim.asset.registration.sharing.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE
+    sharing, unchanged = claim.asset.registration.sharing, claim.asset.height <= claim.record.height
+    private = unchanged and sharing.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE
     if (private or claim.operation.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE) and (
         body.cluster_uid != here.cluster_uid or body.cluster != here.cluster
     ):
@@ -200,8 +208,8 @@ def check_window(claim: Claim) -> Refusal | None:
 
 
 def check_trust(claim: Claim) -> Refusal | None:
-    """The signer's trust score reaches what this node asks for."""
-    if claim.signer.trust_score < claim.here.minimum_trust:
+    """The signer's trust score reaches what this node asks for of those it lets in."""
+    if not claim.seen_height and claim.signer.trust_score < claim.here.minimum_trust:
         score, least = claim.signer.trust_score, claim.here.minimum_trust
         return Refusal("TrustTooLow", f"the signer's trust score {score} is below this node's minimum {least}")
     return None
@@ -229,9 +237,10 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 @lru_cache(maxsize=256)
-def _certified(certificate: bytes, root_public: bytes, moment_s: int) -> tuple[str, trust_pb2.CertificateBody | None]:
-    """(problem, None) or ("", body). Operators are few and sign much: a certificate is verified once a second."""
+def _certified(certificate: bytes, root_public: bytes) -> tuple[str, trust_pb2.CertificateBody | None]:
+    """(problem, None) or ("", body), whenever it holds. Operators are few and sign much: each is verified once."""
     try:
-        return "", certificates.verify(trust_pb2.Certificate.FromString(certificate), root_public, moment_s)
+        parsed = trust_pb2.Certificate.FromString(certificate)
+        return "", certificates.verify(parsed, root_public, certificates.decode(parsed).not_before)
     except certificates.CertificateInvalid as error:
         return str(error), None

@@ -210,10 +210,47 @@ def test_an_operator_of_another_cluster_may_use_what_is_shared_with_all(world: W
         asset.registration.sharing.privacy_level = ledger_pb2.PRIVACY_LEVEL_PRIVATE
 
 
+def test_a_lease_outlives_the_renewal_of_its_operators_certificate(world: World) -> None:
+    """The ledger holds the newest certificate alone, and that one may be younger than the grant."""
+    earlier = now() - 2 * 3_600_000
+    operation = world.operation()
+    operation.allocate.lease_seconds = 4 * 3600
+    operation.valid_until_ms = earlier + 60_000
+    signed = world.signed(operation, granted_ms=earlier, expires_ms=earlier + 4 * 3_600_000)
+    public, begin = world.operator.keypair.public, int(time.time()) - 60
+    renewed = issue(world.root, public, trust_pb2.ROLE_OPERATOR, "hypermesh-operator", not_before=begin)
+    record = ledger_pb2.NodeRecord(key_id=world.operator.key_id, certificate=renewed, trust_score=5000)
+    nodes = world.nodes | {world.operator.key_id: record}
+    assert isinstance(verification.verify(signed.record, world.here, nodes, world.assets, now()), Claim)
+    ended = issue(world.root, public, trust_pb2.ROLE_OPERATOR, "x", not_after=earlier // 1000)
+    nodes[world.operator.key_id] = ledger_pb2.NodeRecord(key_id=world.operator.key_id, certificate=ended)
+    outcome = verification.verify(signed.record, world.here, nodes, world.assets, now())
+    assert reason(outcome) == "CertificateInvalid"
+
+
+def test_sharing_that_changed_after_the_grant_is_for_new_tenants(world: World) -> None:
+    guest = member(world.root, trust_pb2.ROLE_OPERATOR, "guest", cluster=2, cluster_uid="other")
+    world.nodes[guest.key_id] = guest.record
+    operation = world.operation(ledger_pb2.ASSET_TYPE_GPU)
+    operation.allocate.privacy_level = ledger_pb2.PRIVACY_LEVEL_PUBLIC
+    signed = world.signed(operation, guest)  # at height 7
+    asset = world.asset(ledger_pb2.ASSET_TYPE_GPU)
+    before = asset.height
+    try:
+        asset.height = 7
+        assert reason(check(world, signed)) == "PrivacyForbidden"
+        asset.height = 8
+        assert isinstance(check(world, signed), Claim)
+    finally:
+        asset.height = before
+
+
 def test_trust_threshold(world: World) -> None:
     signed = world.allocation()
     assert isinstance(check(world, signed, world.seen_from(minimum_trust=5000)), Claim)
-    assert reason(check(world, signed, world.seen_from(minimum_trust=5001))) == "TrustTooLow"
+    stricter = world.seen_from(minimum_trust=5001)
+    assert reason(check(world, signed, stricter)) == "TrustTooLow"
+    assert isinstance(check(world, signed, stricter, seen=1), Claim), "this node let it in already"
 
 
 def test_signature_of_another_operation(world: World) -> None:
