@@ -10,10 +10,12 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,12 +154,77 @@ async def test_an_existing_file_is_never_taken_over(tmp_path: Path, workers: Pop
 async def test_many_at_once_and_again_after_the_process_died(tmp_path: Path, workers: Populator) -> None:
     await asyncio.gather(*(workers.populate(tmp_path / str(number), 4096) for number in range(50)))
     assert len(inside(tmp_path)) == 50
-    process = workers._process
-    assert process is not None
+    assert workers._worker is not None
+    process = workers._worker.process
     process.kill()
     await process.wait()
     await workers.populate(tmp_path / "after", 4096)
     assert (tmp_path / "after").exists()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.subprocess.Process]:
+    """The processes that are started."""
+    made: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def counted(*arguments: Any, **settings: Any) -> asyncio.subprocess.Process:
+        made.append(await start(*arguments, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
+    return made
+
+
+async def test_requests_that_come_together_share_one_process(
+    tmp_path: Path, started: list[asyncio.subprocess.Process]
+) -> None:
+    workers = Populator()
+    await asyncio.gather(*(workers.populate(tmp_path / str(number), 4096) for number in range(8)))
+    assert len(started) == 1
+    await workers.close()
+    assert started[0].returncode == 0
+
+
+async def test_rest_ends_the_process_and_never_one_at_work(
+    tmp_path: Path, started: list[asyncio.subprocess.Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(populator, "_IDLE_S", 0.0)  # a rest is due after each answer, while others still wait
+    workers = Populator()
+    await asyncio.gather(*(workers.populate(tmp_path / str(number), 4096) for number in range(40)))
+    assert len(inside(tmp_path)) == 40
+    await asyncio.wait_for(asyncio.gather(*(process.wait() for process in started)), 20)
+    await workers.close()
+
+
+async def asked(workers: Populator) -> None:
+    """Waits until somebody waits for the present process, some seconds at most."""
+    for _ in range(2_000):
+        if workers._worker is not None and workers._worker.waiting:
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("nobody asks")
+
+
+async def test_the_end_of_one_process_fails_only_those_who_wait_for_it(
+    tmp_path: Path, started: list[asyncio.subprocess.Process]
+) -> None:
+    workers = Populator()
+    await workers.populate(tmp_path / "first", 4096)
+    started[0].send_signal(signal.SIGSTOP)  # it takes the next request and does not answer
+    lost = asyncio.create_task(workers.populate(tmp_path / "lost", 4096))
+    await asked(workers)
+    workers._worker = None
+    await workers.populate(tmp_path / "second", 4096)
+    started[1].send_signal(signal.SIGSTOP)
+    waits = asyncio.create_task(workers.populate(tmp_path / "waits", 4096))
+    await asked(workers)
+    started[0].kill()
+    with pytest.raises(EnforcementFailed, match="ended early"):
+        await lost
+    started[1].send_signal(signal.SIGCONT)
+    await waits
+    await workers.close()
 
 
 def test_the_populating_program_alone(tmp_path: Path) -> None:
