@@ -36,12 +36,16 @@ _REMEDIES: Final = {
     "AddressMissing": "give the proxy address of the Allocation (status.proxyAddress)",
     "AddressForeign": "use the address in the Allocation's status.proxyAddress",
     "NoSuchMapping": "wait for it: kubectl wait --for=condition=Ready allocation/NAME",
+    "AddressOpening": "try again in a moment; if it stays, look at the conditions of the ProxyMapping",
     "TokenMissing": "give the token of the Allocation's access Secret",
     "TokenWrong": "read address and token from the same access Secret",
     "LeaseEnded": "create a new Allocation, with a longer leaseDuration if it ended too early",
     "NotAddressable": "read and write work on memory and storage; CPU and GPU are held for you on the node",
     "OutOfRange": "stay below the size that describe shows",
     "TooLarge": "move at most 1 MiB in one call",
+    "TooManyCalls": "make fewer calls at once to one address",
+    "RequestLate": "look at the network between here and the node",
+    "Malformed": "use a client of this version",
     "RegionFailed": "look at the log of the hypermesh-agent of that node",
 }
 _UNREACHABLE: Final = (
@@ -163,7 +167,7 @@ class ResourceClient:
                 return await method(request, metadata=self._metadata, timeout=self._timeout)
             except grpc.aio.AioRpcError as error:
                 reason = dict(error.trailing_metadata() or ()).get("hypermesh-reason", "")
-                if reason or error.code() not in _RETRIED or time.monotonic() > until:
+                if error.code() not in _RETRIED or time.monotonic() > until:
                     raise self._error(error, str(reason)) from error
             await asyncio.sleep(_PAUSE_S)
 

@@ -34,12 +34,16 @@ class Denial(StrEnum):
     ADDRESS_MISSING = "AddressMissing"
     ADDRESS_FOREIGN = "AddressForeign"
     NO_SUCH_MAPPING = "NoSuchMapping"
+    OPENING = "AddressOpening"
     TOKEN_MISSING = "TokenMissing"  # noqa: S105
     TOKEN_WRONG = "TokenWrong"  # noqa: S105
     LEASE_ENDED = "LeaseEnded"
     NOT_ADDRESSABLE = "NotAddressable"
     OUT_OF_RANGE = "OutOfRange"
     TOO_LARGE = "TooLarge"
+    TOO_MANY = "TooManyCalls"
+    REQUEST_LATE = "RequestLate"
+    MALFORMED = "Malformed"
     FAILED = "RegionFailed"
 
 
@@ -74,16 +78,25 @@ class Desk:
         self._node_name = node_name
         self._prefix = prefix
         self._served: dict[bytes, Served] = {}
+        self._expected: set[bytes] = set()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
+
+    def expect(self, address: bytes) -> None:
+        """Its lease runs and it will be opened: until then callers are asked to try again."""
+        self._expected.add(address)
 
     def open(self, served: Served) -> None:
         """From now on `served.address` answers."""
         self._served[served.address] = served
+        self._expected.discard(served.address)
         self._ended.pop(served.address, None)
 
     def close(self, address: bytes) -> None:
         """From now on it does not, and says that the lease has ended."""
-        if self._served.pop(address, None) is not None:
+        known = address in self._served or address in self._expected
+        self._served.pop(address, None)
+        self._expected.discard(address)
+        if known:
             self._ended[address] = None
             if len(self._ended) > _REMEMBERED:
                 self._ended.popitem(last=False)
@@ -91,6 +104,7 @@ class Desk:
     def clear(self) -> None:
         """Lets go of every region; nothing answers any more."""
         self._served.clear()
+        self._expected.clear()
 
     def authorize(self, metadata: Iterable[tuple[str, str | bytes]], now_ms: int) -> Served:
         """The hardware that this call may use. Raises Denied."""
@@ -112,6 +126,9 @@ class Desk:
         if address not in self._prefix:
             text = f"{address} is not an address of node {self._node_name}, whose addresses are in {self._prefix}"
             return Denied(grpc.StatusCode.NOT_FOUND, Denial.ADDRESS_FOREIGN, text)
+        if address.packed in self._expected:
+            text = f"{address} is being opened again after a restart of the agent on node {self._node_name}; try again"
+            return Denied(grpc.StatusCode.UNAVAILABLE, Denial.OPENING, text)
         if address.packed in self._ended:
             return _ended(address)
         text = f"nothing is mapped to {address} on node {self._node_name}; wait until the Allocation is Ready"
