@@ -2,6 +2,7 @@
 
     record ACTIVE   -> verify -> ensure region or hold -> desk opens the address -> Prepared (to be programmed)
     record ended    -> desk closes the address -> region removed -> Ended (to be unprogrammed)
+    after a restart, what an earlier run prepared is expected: asked for, it says "soon", and it ends like the prepared
 
 `Keeper` knows what it prepared, so that a record told twice changes nothing. It asks the ledger's mirror for the
 newest record whenever it works, and never trusts what it was told.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -52,6 +53,14 @@ class Ended:
     key: Key | None
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an earlier run prepared, or what waits to be prepared again: its region may be there."""
+
+    grant: Grant
+    key: Key
+
+
 class Keeper:
     """Calls for one allocation id must not overlap. target: this node's address, 16 bytes, and the service's port."""
 
@@ -73,6 +82,7 @@ class Keeper:
         self._node_name = node_name
         self._target = target
         self._prepared: dict[bytes, Prepared] = {}
+        self._expected: dict[bytes, Expected] = {}
         self._heights: dict[bytes, int] = {}
 
     @property
@@ -85,6 +95,10 @@ class Keeper:
         record = self.known(allocation_id)
         return record if record is not None and record.state == ledger_pb2.ALLOCATION_STATE_ACTIVE else None
 
+    def records(self) -> list[ledger_pb2.AllocationRecord]:
+        """All of this node's, in whatever state."""
+        return [record for record in self._mirror.allocations.values() if record.node == self._here.key_id]
+
     def known(self, allocation_id: bytes) -> ledger_pb2.AllocationRecord | None:
         """This node's record in whatever state."""
         record = self._mirror.allocations.get(allocation_id)
@@ -95,10 +109,29 @@ class Keeper:
         seen = self._heights.get(record.allocation_id, 0)
         return verify(record, self._here, self._mirror.nodes, self._mirror.assets, now_ms(), seen)
 
-    def mapping(self, claim: Claim) -> tuple[Key, Target]:
+    def take_over(self, record: ledger_pb2.AllocationRecord, standing: Set[Key]) -> tuple[Key, Target] | None:
+        """What the kernel may go on translating; None for a record that does not verify.
+
+        standing: what the kernel translates by the word of an earlier run, which thus let those tenants in.
+        """
+        address, port = signed_address(record)
+        if Key(address, TCP, port) in standing:
+            self._heights.setdefault(record.allocation_id, 1)
+        claim = self.check(record)
+        if isinstance(claim, Refusal):
+            return None
+        key, target = self._mapping(claim)
+        self._expect(_grant(claim), key)
+        return key, target
+
+    def _mapping(self, claim: Claim) -> tuple[Key, Target]:
         """What the kernel is to translate for a verified claim."""
         key = Key(claim.operation.address, TCP, claim.operation.port)
         return key, Target(*self._target, claim.record.expires_ms)
+
+    def _expect(self, grant: Grant, key: Key) -> None:
+        self._expected[grant.id] = Expected(grant, key)
+        self._desk.expect(key.address)
 
     async def prepare(self, record: ledger_pb2.AllocationRecord) -> Prepared | Failed:
         """Verifies and enforces, unless that is done already."""
@@ -112,12 +145,12 @@ class Keeper:
         if isinstance(claim, Refusal):
             return Failed(self._failure(record, claim.reason, claim.message))
         operation, asset = claim.operation, claim.asset
-        grant = Grant(record.allocation_id, asset.registration.type, operation.amount)
+        grant = _grant(claim)
         try:
             region = await self._enforcer.ensure(grant)
         except EnforcementFailed as error:
             return Failed(self._failure(record, error.reason, str(error)))
-        key, target = self.mapping(claim)
+        key, target = self._mapping(claim)
         self._desk.open(
             Served(
                 address=operation.address,
@@ -134,16 +167,26 @@ class Keeper:
         self._heights[record.allocation_id] = record.height
         prepared = Prepared(grant, key, target, record.height)
         self._prepared[record.allocation_id] = prepared
+        self._expected.pop(record.allocation_id, None)
         return prepared
 
+    def suspend(self, allocation_id: bytes) -> Key | None:
+        """It can't be prepared now: what is not to be translated until it is. The tenant's bytes stay."""
+        if (held := self._prepared.pop(allocation_id, None)) is not None:
+            self._desk.close(held.key.address)
+            self._expect(held.grant, held.key)
+        expected = self._expected.get(allocation_id)
+        return expected.key if expected is not None else None
+
     async def end(self, allocation_id: bytes) -> Ended:
-        """Takes down what was prepared; the tenant's bytes are gone after it."""
-        held = self._prepared.get(allocation_id)
+        """Takes down what was prepared, by whichever run; the tenant's bytes are gone after it."""
+        held = self._prepared.get(allocation_id) or self._expected.get(allocation_id)
         if held is None:
             return Ended(None)
         self._desk.close(held.key.address)
         await self._enforcer.remove(held.grant)
-        del self._prepared[allocation_id]
+        self._prepared.pop(allocation_id, None)
+        self._expected.pop(allocation_id, None)
         return Ended(held.key)
 
     def forget(self, allocation_id: bytes) -> None:
@@ -158,6 +201,10 @@ class Keeper:
         address, port = signed_address(record)
         text = f"node {self._node_name} refuses the mapping of {IPv6Address(address)}: {message}"
         return Outcome(address, port, reason, text)
+
+
+def _grant(claim: Claim) -> Grant:
+    return Grant(claim.record.allocation_id, claim.asset.registration.type, claim.operation.amount)
 
 
 def signed_address(record: ledger_pb2.AllocationRecord) -> tuple[bytes, int]:

@@ -38,7 +38,7 @@ class Kernel(Protocol):
         """Replaces the table by a right one in one transaction that holds the first MAX_BATCH elements too."""
 
     def read(self, keys: Collection[Key] | None = None) -> dict[Key, Target]:
-        """All elements, or those of `keys` that are there. Raises Diverged when the table is not."""
+        """All elements; raises Diverged when there is no table. Or those of `keys` that are there: none without one."""
 
     def change(self, change: Difference) -> None:
         """Adds and removes, up to MAX_BATCH keys a transaction, each transaction wholly or not. Raises Diverged."""
@@ -77,7 +77,12 @@ class NetlinkKernel:
 
     def read(self, keys: Collection[Key] | None = None) -> dict[Key, Target]:
         if keys is None or len(keys) > _ASK_AT_MOST:
-            found = elements.read_elements(self._dump(elements.ask_elements()), self._now_ms())
+            try:
+                found = elements.read_elements(self._dump(elements.ask_elements()), self._now_ms())
+            except Diverged:
+                if keys is None:
+                    raise
+                return {}
             return found if keys is None else {key: found[key] for key in keys if key in found}
         found = {}
         for key in keys:

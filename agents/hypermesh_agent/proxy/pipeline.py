@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -19,7 +19,6 @@ from hypermesh_agent.proxy.allocations import Failed, Keeper, Prepared, now_ms, 
 from hypermesh_agent.proxy.mappings import Key
 from hypermesh_agent.proxy.outcomes import Observed, Outcome, programmed
 from hypermesh_agent.proxy.programming import Programmer, ProgrammingFailed
-from hypermesh_agent.proxy.verification import Claim
 
 _log = logging.getLogger(__name__)
 
@@ -60,15 +59,17 @@ class Pipeline:
         for allocation_id in self._attempts:
             self.mark(allocation_id)
 
-    async def take_over(self, allocation_ids: Iterable[bytes]) -> None:
-        """Keeps those mappings of an earlier run that verify; everything is marked. Raises ProgrammingFailed."""
+    async def take_over(self) -> None:
+        """Keeps those mappings of an earlier run that verify; every known record is marked: what ended meanwhile must
+        be told, too. Raises ProgrammingFailed."""
+        standing = await self._programmer.present()
         candidates = {}
-        for allocation_id in allocation_ids:
-            self.mark(allocation_id)
-            record = self._keeper.active(allocation_id)
-            claim = self._keeper.check(record) if record is not None else None
-            if isinstance(claim, Claim):
-                key, target = self._keeper.mapping(claim)
+        for record in self._keeper.records():
+            self.mark(record.allocation_id)
+            active = self._keeper.active(record.allocation_id)
+            taken = self._keeper.take_over(active, standing) if active is not None else None
+            if taken is not None:
+                key, target = taken
                 candidates[key] = target
         await self._programmer.start(candidates)
 
@@ -92,7 +93,7 @@ class Pipeline:
                 return
             result = await self._keeper.prepare(record)
             if isinstance(result, Failed):
-                await self._withdraw(allocation_id)
+                self._unprogram(allocation_id, self._keeper.suspend(allocation_id))
                 self._failed(allocation_id, result.outcome)
             elif self._programmed.get(allocation_id) is not result:
                 self._ready[allocation_id] = result
@@ -105,16 +106,16 @@ class Pipeline:
             if self._dirty:
                 self._wake.set()
 
-    async def _withdraw(self, allocation_id: bytes) -> None:
+    def _unprogram(self, allocation_id: bytes, key: Key | None) -> None:
         self._ready.pop(allocation_id, None)
         self._programmed.pop(allocation_id, None)
-        ended = await self._keeper.end(allocation_id)
-        if ended.key is not None:
-            self._remove.add(ended.key)
+        if key is not None:
+            self._remove.add(key)
             self._to_program.set()
 
     async def _end(self, allocation_id: bytes) -> None:
-        await self._withdraw(allocation_id)
+        self._unprogram(allocation_id, None)  # not to be programmed while its region goes
+        self._unprogram(allocation_id, (await self._keeper.end(allocation_id)).key)
         self._attempts.pop(allocation_id, None)
         if (record := self._keeper.known(allocation_id)) is not None:
             address, port = signed_address(record)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from ipaddress import IPv6Network
 from typing import Final, TypeVar
 
@@ -66,12 +66,14 @@ class Programmer:
         they are ready. Raises ProgrammingFailed.
         """
         async with self._lock:
-            try:
-                present = await self._call(self._kernel.read)
-            except Diverged:
-                present = {}
+            present = await self._present()
             self._wanted = {key: target for key, target in wanted.items() if key in present}
             return await self._converge()
+
+    async def present(self) -> Set[Key]:
+        """What the kernel translates now, before `start` by the word of an earlier run. Raises ProgrammingFailed."""
+        async with self._lock:
+            return (await self._present()).keys()
 
     async def apply(self, add: Mapping[Key, Target], remove: Iterable[Key] = ()) -> set[Key]:
         """Makes the changes in one transaction (of at most MAX_BATCH) and returns the added keys read back right.
@@ -118,6 +120,12 @@ class Programmer:
             await self._call(self._kernel.drop)
             self._wanted, self._actual = {}, {}
             PROGRAMMED.set(0)
+
+    async def _present(self) -> dict[Key, Target]:
+        try:
+            return await self._call(self._kernel.read)
+        except Diverged:
+            return {}
 
     async def _converge(self) -> int:
         """Reads everything and changes what differs, until nothing does."""

@@ -35,6 +35,7 @@ class Reporter:
         self.watch = kube.watch(PROXY_MAPPINGS, field_selector=f"spec.nodeName={node_name}")
         self._outcomes: dict[str, Outcome] = {}
         self._mappings: dict[str, dict[str, Any]] = {}
+        self._names: dict[str, str] = {}  # uid -> allocation id: what is deleted may say another one by then
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._queued: set[str] = set()
         self._waiting: set[str] = set()
@@ -72,12 +73,14 @@ class Reporter:
                 self._gone(event.object["metadata"]["uid"])
                 continue
             kept = _kept(event.object)
+            self._names[kept["metadata"]["uid"]] = name
             if self._mappings.get(name) != kept:  # else it is the echo of our own patch
                 self._mappings[name] = kept
                 self._put(name)
 
     def _gone(self, uid: str) -> None:
-        for name in [name for name, kept in self._mappings.items() if kept["metadata"]["uid"] == uid]:
+        name = self._names.pop(uid, "")
+        if (kept := self._mappings.get(name)) is not None and kept["metadata"]["uid"] == uid:
             del self._mappings[name]
 
     def _put(self, name: str) -> None:

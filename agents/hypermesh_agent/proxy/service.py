@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from ipaddress import IPv6Address
 from typing import Final
@@ -47,6 +48,15 @@ class _NotYet(Exception):
     """Something the start needs is not there yet; the message is shown and it is tried again."""
 
 
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors themselves, out of groups in groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
 class ProxyService:
     """`run` until cancelled; may be run again by a new instance in the same process."""
 
@@ -58,6 +68,7 @@ class ProxyService:
         tls: TlsIdentity,
         config: ProxyConfig,
         assets: AssetDirectory,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._mirror = mirror
         self._node = node
@@ -65,11 +76,27 @@ class ProxyService:
         self._config = config
         self._assets = assets
         self._kube = kube
-        self._problem: str | None = "the proxy waits for the ledger's first copy"
+        self._changed = changed
+        self._live_once = False
+        self._failure: str | None = None
 
     def problem(self) -> str | None:
         """A readiness check: None when addresses of this node can be used, else what is waited for."""
-        return self._problem
+        return self._failure or (None if self._live_once else "the proxy waits for the ledger's first copy")
+
+    def failure(self) -> str | None:
+        """What keeps addresses of this node from being used; None also while the start merely takes its time.
+
+        `changed` is called when it comes and when it goes.
+        """
+        return self._failure
+
+    def _fails(self, failure: str | None) -> None:
+        if failure != self._failure:
+            self._failure = failure
+            if failure is not None:
+                _log.error("the proxy does not work: %s", failure)
+            self._changed()
 
     async def run(self) -> None:
         """Waits for what it needs, takes over what an earlier run left, then keeps everything as the ledger says."""
@@ -78,10 +105,8 @@ class ProxyService:
             try:
                 async with AsyncExitStack() as stack:
                     await self._live(stack)
-            except (_NotYet, OSError, EnforcementFailed, ProgrammingFailed) as error:
-                if self._problem != str(error):
-                    _log.error("the proxy can't start: %s", error)
-                self._problem = str(error)
+            except* (_NotYet, OSError, EnforcementFailed, ProgrammingFailed) as errors:
+                self._fails("; ".join(dict.fromkeys(str(error) for error in leaves(errors))))
             await asyncio.sleep(_START_RETRY_S)
 
     async def _live(self, stack: AsyncExitStack) -> None:
@@ -97,7 +122,7 @@ class ProxyService:
         desk = Desk(node.name, node.prefix)
         stack.callback(desk.clear)
         server = ResourceServer(desk, self._tls, node.ip, config.port)
-        port = await server.start()
+        port = server.bind()  # callers wait in the socket's queue until `start`, when every address is known
         stack.push_async_callback(server.stop)
         keeper = Keeper(self._mirror, here, enforcer, desk, self._assets, node.name, (address.packed, port))
         programmer = Programmer(kernel, node.prefix)
@@ -106,11 +131,13 @@ class ProxyService:
         peers = Peers(self._kube, table, node.name, node.prefix, address)
         await peers.own_route()
 
-        mine = [name for name in self._mirror.allocations if keeper.active(name) is not None]
-        enforcer.clean(name.hex() for name in mine)
-        await pipeline.take_over(mine)
+        active = ledger_pb2.ALLOCATION_STATE_ACTIVE
+        enforcer.clean(record.allocation_id.hex() for record in keeper.records() if record.state == active)
+        await pipeline.take_over()
+        await server.start()
         stack.callback(self._mirror.subscribe(_Listener(node.key_id, keeper, pipeline, reporter, peers)))
-        self._problem = None
+        self._live_once = True
+        self._fails(None)
         _log.info("proxy addresses in %s answer at [%s]:%d", node.prefix, address, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(pipeline.run(), name="pipeline")
@@ -126,10 +153,9 @@ class ProxyService:
             await asyncio.sleep(self._config.audit_seconds)
             try:
                 await programmer.audit()
-                self._problem = None
+                self._fails(None)
             except ProgrammingFailed as error:
-                self._problem = str(error)
-                _log.error("%s", error)
+                self._fails(str(error))
 
     def _standpoint(self) -> Standpoint:
         """Who this node is and whom it trusts: the root that signed its own certificate. Raises _NotYet."""

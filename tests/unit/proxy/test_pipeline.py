@@ -6,6 +6,7 @@ Keeper, pipeline, programmer, regions and mirror are the real ones; the kernel's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -14,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from memory_kernel import MemoryKernel
-from proxy_world import FedMirror, Signed, World
+from proxy_world import FedMirror, Signed, World, issue
 
-from hypermesh.v1 import ledger_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_agent.directory import AssetDirectory
 from hypermesh_agent.enforcement.cgroups import Controller
 from hypermesh_agent.enforcement.enforcer import Enforcer
@@ -27,7 +28,8 @@ from hypermesh_agent.proxy.allocations import Keeper
 from hypermesh_agent.proxy.outcomes import Outcome
 from hypermesh_agent.proxy.pipeline import Pipeline
 from hypermesh_agent.proxy.programming import Programmer
-from hypermesh_agent.serving.authorization import Denied, Desk
+from hypermesh_agent.proxy.verification import Standpoint
+from hypermesh_agent.serving.authorization import Denial, Denied, Desk
 
 NODE = IPv6Address("2001:db8::1")
 STORAGE, CPU, GPU = ledger_pb2.ASSET_TYPE_STORAGE, ledger_pb2.ASSET_TYPE_CPU, ledger_pb2.ASSET_TYPE_GPU
@@ -74,24 +76,38 @@ class Line:
         return [str(outcome.reason) for outcome in self.told.get(signed.record.allocation_id, [])]
 
 
-@pytest.fixture
-async def line(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-    monkeypatch.setattr(pipelines, "_RETRY_S", (0.05, 0.1))
-    mirror, kernel, desk = FedMirror(world), MemoryKernel(), Desk("node-1", world.here.prefix)
-    (tmp_path / "regions").mkdir()
-    (tmp_path / "memory").mkdir()
+def a_line(world: World, tmp_path: Path, mirror: FedMirror, kernel: MemoryKernel, here: Standpoint) -> Line:
+    """Another agent process over the same ledger, kernel and directories; nothing is taken over yet."""
+    desk = Desk("node-1", world.here.prefix)
+    (tmp_path / "regions").mkdir(exist_ok=True)
+    (tmp_path / "memory").mkdir(exist_ok=True)
     memory = MemoryRegions(tmp_path / "memory", Controller(tmp_path / "groups", 1), Populator())
     enforcer = Enforcer(memory, StorageRegions(tmp_path / "regions"), Controller(tmp_path / "cpu", 2))
     directory = AssetDirectory("node-1", world.here.key_id)
-    keeper = Keeper(mirror, world.here, enforcer, desk, directory, "node-1", (NODE.packed, 7443))
+    keeper = Keeper(mirror, here, enforcer, desk, directory, "node-1", (NODE.packed, 7443))
     programmer = Programmer(kernel, world.here.prefix)
     made = Line(mirror, kernel, desk, keeper, None, tmp_path / "regions")  # type: ignore[arg-type]
     made.pipeline = Pipeline(keeper, programmer, made.tell, "node-1")
-    await made.pipeline.take_over(())
+    return made
+
+
+@contextlib.asynccontextmanager
+async def running(made: Line) -> AsyncIterator[Line]:
     task = asyncio.create_task(made.pipeline.run())
-    yield made
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def line(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
+    monkeypatch.setattr(pipelines, "_RETRY_S", (0.05, 0.1))
+    made = a_line(world, tmp_path, FedMirror(world), MemoryKernel(), world.here)
+    await made.pipeline.take_over()
+    async with running(made):
+        yield made
 
 
 def metadata(signed: Signed) -> list[tuple[str, str | bytes]]:
@@ -195,3 +211,89 @@ async def test_an_older_or_a_forged_record_takes_nothing_from_the_one_that_stand
     assert line.reasons(signed) == ["Programmed"]
     assert line.desk.authorize(metadata(signed), 0).expires_ms == signed.record.expires_ms
     assert line.kernel.table
+
+
+# -- after a restart -------------------------------------------------------------------------------------
+
+
+def denial(line: Line, signed: Signed) -> Denial:
+    with pytest.raises(Denied) as denied:
+        line.desk.authorize(metadata(signed), 0)
+    return denied.value.reason
+
+
+async def test_a_restart_expects_what_the_kernel_still_translates(line: Line, world: World, tmp_path: Path) -> None:
+    """Under a stricter threshold too: it is for those who are not in yet."""
+    signed, late = world.allocation(STORAGE), world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    line.mirror.commit(late)
+    again = a_line(world, tmp_path, line.mirror, line.kernel, world.seen_from(minimum_trust=5001))
+    before = list(line.kernel.transactions)
+    await again.pipeline.take_over()
+    assert line.kernel.transactions == before, "nothing is touched"
+    assert denial(again, signed) is Denial.OPENING
+    async with running(again):
+        await again.reason(signed, "Programmed")
+        assert again.desk.authorize(metadata(signed), 0)
+        await again.reason(late, "TrustTooLow")
+
+
+async def test_a_restart_under_a_renewed_certificate(line: Line, world: World, tmp_path: Path) -> None:
+    signed = world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    public, begin = world.operator.keypair.public, signed.record.granted_ms // 1000 + 1
+    renewed = issue(world.root, public, trust_pb2.ROLE_OPERATOR, "hypermesh-operator", not_before=begin)
+    record = ledger_pb2.NodeRecord(key_id=world.operator.key_id, certificate=renewed, trust_score=5000)
+    line.mirror.feed(ledger_pb2.Change(node=record))
+    again = a_line(world, tmp_path, line.mirror, line.kernel, world.here)
+    await again.pipeline.take_over()
+    assert line.kernel.table
+    async with running(again):
+        await again.reason(signed, "Programmed")
+
+
+async def test_what_ended_while_nobody_looked_is_told(line: Line, world: World, tmp_path: Path) -> None:
+    ended = world.allocation(STORAGE)
+    line.mirror.commit(ended)
+    line.mirror.end(ended)
+    again = a_line(world, tmp_path, line.mirror, MemoryKernel(), world.here)
+    await again.pipeline.take_over()
+    async with running(again):
+        await again.reason(ended, "AllocationEnded")
+
+
+async def test_an_end_before_it_was_prepared_again_takes_everything_down(
+    line: Line, world: World, tmp_path: Path
+) -> None:
+    signed = world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    again = a_line(world, tmp_path, line.mirror, line.kernel, world.here)
+    await again.pipeline.take_over()
+    again.end(signed)
+    async with running(again):
+        await again.reason(signed, "AllocationEnded")
+        await settled(lambda: not line.kernel.table)
+    assert not any(again.regions.iterdir())
+    assert denial(again, signed) is Denial.LEASE_ENDED
+
+
+async def test_what_can_not_be_prepared_again_is_not_translated_and_keeps_its_bytes(
+    line: Line, world: World, tmp_path: Path
+) -> None:
+    signed = world.allocation(STORAGE)
+    line.commit(signed)
+    await line.reason(signed, "Programmed")
+    again = a_line(world, tmp_path, line.mirror, line.kernel, world.here)
+    await again.pipeline.take_over()
+    again.regions.rename(tmp_path / "away")
+    async with running(again):
+        await again.reason(signed, "PopulateFailed")
+        await settled(lambda: not line.kernel.table)
+        assert denial(again, signed) is Denial.OPENING
+        (tmp_path / "away").rename(again.regions)
+        await again.reason(signed, "Programmed")
+        assert line.kernel.table
+    assert (again.regions / signed.record.allocation_id.hex()).exists()
