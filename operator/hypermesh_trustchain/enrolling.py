@@ -1,7 +1,7 @@
 """One enrolment from request to certificates: cheap checks first, then Kubernetes, then the registry, then ink.
 
-Order: message sizes → challenge (used up even if what follows fails) → FALCON signature → TLS request →
-TokenReview → role → node counter made durable → certificates. Nothing is signed for anybody before all of it.
+Order: message sizes → challenge → FALCON signature → TLS request → TokenReview → role → challenge used up → node
+counter made durable → certificates. Nothing is signed or remembered for anybody before the proofs hold.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Enroller:
         key_id = check_key(proof.public_key, certificates.FALCON)
         if not 0 < len(proof.token) <= MAX_TOKEN:
             raise EnrolmentRefused(Reason.MALFORMED, f"a token of {len(proof.token)} characters; send the token file")
-        self._challenges.accept(proof.nonce, key_id, _monotonic_ms())
+        self._challenges.check(proof.nonce, key_id, _monotonic_ms())
         if not enrolments.verify(proof.public_key, proof.signature, proof.nonce, proof.token, proof.tls_csr):
             raise EnrolmentRefused(
                 Reason.BAD_SIGNATURE,
@@ -78,6 +78,7 @@ class Enroller:
         tls_key = tls_leaves.requested_key(proof.tls_csr)
         review = await self._kube.token_review(proof.token, (enrolments.AUDIENCE,))
         identity = identify(review, self._place.namespace)
+        self._challenges.use(proof.nonce, _monotonic_ms())
 
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         now_s, expires = int(now.timestamp()), int((now + LIFETIME).timestamp())

@@ -32,6 +32,14 @@ log = logging.getLogger(__name__)
 SERVICE = "hypermesh-trustchain"
 PORT = 7440
 MAX_MESSAGE = 64 * 1024
+MAX_RPCS = 1000
+"""At once; each may hold one message. Beyond that callers are told to come again."""
+MAX_STREAMS = 10
+"""At once on one connection; an enrolling process needs one."""
+CONNECTION_AGE_MS = 30_000
+CONNECTION_GRACE_MS = 20_000
+"""After its age a connection takes no new calls, after the grace those that still hang (a body that never arrives) are
+cut off; longer than a client waits for an answer. Clients connect anew by themselves."""
 REASON_METADATA = "hypermesh-reason"
 """Trailing metadata key that carries the refusal's reason."""
 
@@ -138,9 +146,11 @@ def server(enroller: Enroller, certificate: ServerCertificate, address: str) -> 
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.so_reuseport", 0),
-            ("grpc.max_concurrent_streams", 100),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.max_connection_age_ms", CONNECTION_AGE_MS),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
         ],
-        maximum_concurrent_rpcs=1000,
+        maximum_concurrent_rpcs=MAX_RPCS,
     )
     trust_pb2_grpc.add_TrustChainServicer_to_server(TrustChainService(enroller), instance)  # type: ignore[no-untyped-call]
     first = certificate.fetch()

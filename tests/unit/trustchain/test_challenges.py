@@ -12,9 +12,15 @@ KEY, OTHER = b"k" * 32, b"o" * 32
 START = 10_000_000
 
 
+def answer(subject: Challenges, nonce: bytes, key: bytes, now: int) -> None:
+    """Checked and, the proofs between being right, used."""
+    subject.check(nonce, key, now)
+    subject.use(nonce, now)
+
+
 def refused(subject: Challenges, nonce: bytes, key: bytes = KEY, now: int = START) -> Reason:
     with pytest.raises(EnrolmentRefused) as caught:
-        subject.accept(nonce, key, now)
+        answer(subject, nonce, key, now)
     return caught.value.reason
 
 
@@ -22,7 +28,7 @@ def test_good_once_within_its_time() -> None:
     subject = Challenges()
     nonce = subject.make(KEY, START)
     assert len(nonce) == 32
-    subject.accept(nonce, KEY, START + LIFETIME_MS - 1)
+    answer(subject, nonce, KEY, START + LIFETIME_MS - 1)
     assert refused(subject, nonce, now=START + LIFETIME_MS - 1) is Reason.CHALLENGE_USED
 
 
@@ -35,9 +41,9 @@ def test_a_used_nonce_never_becomes_good_again() -> None:
     """It is forgotten only when its time has passed anyway."""
     subject = Challenges()
     nonce = subject.make(KEY, START)
-    subject.accept(nonce, KEY, START + 10)
+    answer(subject, nonce, KEY, START + 10)
     for later in range(START + 10, START + 3 * LIFETIME_MS, 7_000):
-        subject.accept(subject.make(OTHER, later), OTHER, later)
+        answer(subject, subject.make(OTHER, later), OTHER, later)
         assert refused(subject, nonce, now=later) in (Reason.CHALLENGE_USED, Reason.CHALLENGE_EXPIRED)
 
 
@@ -61,11 +67,33 @@ def test_lengths(length: int) -> None:
     assert refused(Challenges(), bytes(length)) is Reason.CHALLENGE_UNKNOWN
 
 
+def test_answers_without_proof_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds only a challenge can check it as often as he likes: honest ones still get through."""
+    monkeypatch.setattr(challenges, "MAX_ANSWERED", 10)
+    subject = Challenges()
+    nonce = subject.make(KEY, START)
+    for _ in range(100):
+        subject.check(subject.make(OTHER, START), OTHER, START)
+        subject.check(nonce, KEY, START)
+    answer(subject, nonce, KEY, START)
+
+
+def test_of_two_answers_at_once_one_is_used() -> None:
+    subject = Challenges()
+    nonce = subject.make(KEY, START)
+    subject.check(nonce, KEY, START)
+    subject.check(nonce, KEY, START)
+    subject.use(nonce, START)
+    with pytest.raises(EnrolmentRefused) as caught:
+        subject.use(nonce, START)
+    assert caught.value.reason is Reason.CHALLENGE_USED
+
+
 def test_a_flood_of_answers_is_bounded_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(challenges, "MAX_ANSWERED", 10)
     subject = Challenges()
     for _ in range(10):
-        subject.accept(subject.make(KEY, START), KEY, START)
+        answer(subject, subject.make(KEY, START), KEY, START)
     assert refused(subject, subject.make(KEY, START)) is Reason.BUSY
     later = START + LIFETIME_MS
-    subject.accept(subject.make(KEY, later), KEY, later)
+    answer(subject, subject.make(KEY, later), KEY, later)
