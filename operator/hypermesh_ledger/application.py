@@ -23,7 +23,7 @@ from hypermesh_clients import serving
 from hypermesh_ledger import federation, home
 from hypermesh_ledger.abci.server import AbciServer
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import StoreUnusable, Unrunnable
+from hypermesh_ledger.errors import Interrupted, Unrunnable
 from hypermesh_ledger.genesis import chain_id_of, make_genesis
 from hypermesh_ledger.ingress import make_server
 from hypermesh_ledger.metrics import Metrics
@@ -68,7 +68,7 @@ class Progress:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Until cancelled. Raises Unrunnable, StoreUnusable, NativeLibraryMissing."""
+    """Until cancelled. Raises Unrunnable, Interrupted, NativeLibraryMissing."""
     falcon.native()
     progress = Progress()
     probes = serving.Probes(options.metrics_port, {"chain": progress.check})
@@ -138,7 +138,7 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Unrunnable | falcon.NativeLibraryMissing):
         _log.critical("%s", error)
         return EX_CONFIG
-    if isinstance(error, StoreUnusable):
+    if isinstance(error, Interrupted):
         _log.critical("%s", error)
         return 1
     _log.critical("the ledger's application failed: %r", error, exc_info=error)

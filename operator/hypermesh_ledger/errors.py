@@ -10,7 +10,7 @@ class GenesisInvalid(Unrunnable):
 
 
 class HomeMismatch(Unrunnable):
-    """The directory belongs to another chain, is damaged, or can't be written."""
+    """The directory belongs to another chain, or is damaged."""
 
 
 class IngressUnusable(Unrunnable):
@@ -18,8 +18,20 @@ class IngressUnusable(Unrunnable):
 
 
 class TrustUnusable(Unrunnable):
-    """The federation's root or our certificate can't be had."""
+    """The federation's root or our certificate is refused."""
 
 
-class StoreUnusable(Exception):
-    """The state can't be read or written, as on a full disk; when that is mended a restart helps."""
+class Interrupted(Exception):
+    """What keeps the ledger from running for now; when it is mended a restart helps, and it is tried for ever."""
+
+
+class HomeUnusable(Interrupted):
+    """The directory can't be read or written, as on a full disk."""
+
+
+class StoreUnusable(Interrupted):
+    """The state can't be read or written, as on a full disk."""
+
+
+class TrustUnavailable(Interrupted):
+    """TrustChain, the API server or our token can't be had now."""

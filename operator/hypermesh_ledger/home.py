@@ -11,13 +11,13 @@ Both processes run with this directory as their current one, so socket paths sta
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch
+from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
+from hypermesh_ledger.files import write_durably
 from hypermesh_ledger.genesis import app_state
 from hypermesh_ledger.validator_key import write_validator_key
 
@@ -30,7 +30,7 @@ EVIDENCE_S: Final = 60
 are retained for longer than this (see abci/commit). One validator's misbehaviour has nobody to be shown to."""
 
 CONFIG: Final = f"""\
-# Written by hypermesh-ledger at every start; changes are lost.
+# Written by hypermesh-ledger; changes are lost at its next start.
 proxy_app = "unix://{ABCI_SOCKET}"
 moniker = "hypermesh"
 log_level = "error"
@@ -78,35 +78,55 @@ prometheus = false
 
 
 def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
-    """Make what is missing in the directory, and refuse it when it is another chain's. Raises HomeMismatch."""
+    """Make what is missing in the directory, and refuse it when it is another chain's.
+
+    Once all is there nothing is written, so a full volume does not matter here. Raises HomeMismatch, HomeUnusable.
+    """
     try:
-        for name in ("config", "data", "state", "run"):
-            (home / name).mkdir(parents=True, exist_ok=True)
-        for socket in (ABCI_SOCKET, RPC_SOCKET):
-            (home / socket).unlink(missing_ok=True)  # of processes that were killed
-        key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
-        if not key.exists():
-            _write(signed, '{"height": "0", "round": 0, "step": 0}')
-            write_validator_key(key)
-        if not signed.exists():
-            raise HomeMismatch(
-                f"{signed} is missing: without it this validator could sign two blocks of one height. "
-                "Restore it, or start with an empty directory and a new key."
-            )
-        path = home / "config" / "genesis.json"
-        if path.exists():
-            _check_same(home, json.loads(path.read_text()), chain_id, genesis)
-        else:
-            _write(path, json.dumps(_document(chain_id, genesis, json.loads(key.read_text()))))
-        _write(home / "config" / "config.toml", CONFIG)
+        _prepare(home, chain_id, genesis)
     except OSError as error:
-        raise HomeMismatch(
+        raise HomeUnusable(
             f"Can't prepare {home}: {error}. Give --home a directory on a writable volume with free space."
         ) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise HomeMismatch(
             f"The files in {home}/config are damaged ({error!r}). Restore a backup, or use an empty directory."
         ) from error
+
+
+def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
+    for name in ("config", "data", "state", "run"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    for socket in (ABCI_SOCKET, RPC_SOCKET):
+        (home / socket).unlink(missing_ok=True)  # of processes that were killed
+    key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
+    path, config = home / "config" / "genesis.json", home / "config" / "config.toml"
+    document = json.loads(path.read_text()) if path.exists() else None
+    if not key.exists():
+        if document is not None:
+            raise HomeMismatch(
+                f"{key} is missing, and {path} names it as the chain's validator: no other key can make blocks. "
+                "Restore it from a backup, or start with an empty directory and a new chain."
+            )
+        write_durably(signed, '{"height": "0", "round": 0, "step": 0}')
+        write_validator_key(key)
+    if not signed.exists():
+        raise HomeMismatch(
+            f"{signed} is missing: without it this validator could sign two blocks of one height. "
+            "Restore it, or start with an empty directory and a new key."
+        )
+    validator = json.loads(key.read_text())
+    if document is None:
+        write_durably(path, json.dumps(_document(chain_id, genesis, validator)))
+    else:
+        _check_same(home, document, chain_id, genesis)
+        if document["validators"][0]["pub_key"] != validator["pub_key"]:
+            raise HomeMismatch(
+                f"{key} is not the key of the validator in {path}, so it can make no blocks of this chain. "
+                "Restore the key that belongs there, or start with an empty directory and a new chain."
+            )
+    if not config.exists() or config.read_text() != CONFIG:
+        write_durably(config, CONFIG)
 
 
 def _check_same(home: Path, document: dict[str, Any], chain_id: str, genesis: ledger_pb2.Genesis) -> None:
@@ -144,13 +164,3 @@ def _document(chain_id: str, genesis: ledger_pb2.Genesis, validator: dict[str, A
         "app_hash": "",
         "app_state": app_state(genesis),
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once and for good."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

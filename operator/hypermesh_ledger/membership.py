@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from hypermesh import falcon
-from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, enrol
+from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, TrustChainUnavailable, enrol
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
-from hypermesh_clients.trust import Trust, TrustInvalid, read_trust
-from hypermesh_ledger.errors import TrustUnusable
+from hypermesh_clients.kube_errors import KubeError
+from hypermesh_clients.trust import Trust, TrustInvalid, TrustNotPublished, read_trust
+from hypermesh_ledger.errors import TrustUnavailable, TrustUnusable
 
 _log = logging.getLogger(__name__)
 
@@ -55,19 +56,23 @@ class Membership:
             await asyncio.sleep(max(RETRY_S, self._enrolment.renew_at - time.time()))
             try:
                 self._enrolment = await _enrol(self._trust, self._trustchain, self._keypair)
-            except (EnrolmentRefused, OSError) as error:
+            except (EnrolmentRefused, TrustChainUnavailable, OSError) as error:
                 _log.warning("TLS certificate not renewed yet: %s", error)
 
 
 async def join(trustchain: TrustChain) -> Membership:
-    """Wait for TrustChain, however long it takes to start, and enrol. Raises TrustUnusable when it says no."""
+    """Wait for TrustChain, however long it takes to start, and enrol. Raises TrustUnusable when it says no,
+    TrustUnavailable for what passes.
+    """
     try:
         async with Kube.auto(user_agent="hypermesh-ledger") as kube:
             trust = await read_trust(kube, trustchain.namespace, patience=math.inf)
         keypair = falcon.generate()
         enrolment = await _enrol(trust, trustchain, keypair)
-    except (ConfigError, TrustInvalid, EnrolmentRefused, OSError) as error:
+    except (ConfigError, TrustInvalid, EnrolmentRefused) as error:
         raise TrustUnusable(f"The ledger can't join its federation: {error}") from error
+    except (TrustNotPublished, TrustChainUnavailable, KubeError, OSError) as error:
+        raise TrustUnavailable(f"The ledger can't join its federation yet: {error}") from error
     return Membership(trust, trustchain, keypair, enrolment)
 
 

@@ -84,7 +84,9 @@ class Store:
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
             text = f"The state in {directory} is damaged (its tree does not give its app hash)."
-            raise StoreUnusable(f"{text} Restore a backup, or remove the directory and let the chain replay.")
+            raise StoreUnusable(
+                f"{text} Restore a backup of the whole --home: old blocks are pruned, so they can't be replayed."
+            )
 
     @property
     def head(self) -> ledger_pb2.Block:

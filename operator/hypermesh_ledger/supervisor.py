@@ -130,8 +130,10 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *command, cwd=self._home, pass_fds=descriptors, preexec_fn=_die_with_parent
             )
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise Misconfigured(f"Can't start {command[0]}: {error}. Check --cometbft and --home.") from error
+        except OSError as error:
+            raise Ended(f"can't start {command[0]}: {error}") from error
         self.running.append(process)
         return process
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+
+from hypermesh_ledger.files import write_durably
 
 _Q: Final = 8380417
 _N: Final = 256
@@ -54,7 +55,12 @@ def expand(seed: bytes) -> tuple[bytes, bytes]:
 
 
 def write_validator_key(path: Path) -> None:
-    """Make a new key and write it as CometBFT's priv_validator_key.json, readable by the owner only."""
+    """Make a new key and write it as CometBFT's priv_validator_key.json, readable by the owner only.
+
+    Raises FileExistsError: a validator's key is never replaced.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} is there already")
     private = MLDSA65PrivateKey.generate()
     public, packed = expand(private.private_bytes_raw())
     if public != private.public_key().public_bytes_raw():
@@ -64,11 +70,7 @@ def write_validator_key(path: Path) -> None:
         "pub_key": {"type": "cometbft/PubKeyMlDsa65", "value": base64.b64encode(public).decode()},
         "priv_key": {"type": "cometbft/PrivKeyMlDsa65", "value": base64.b64encode(packed).decode()},
     }
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(path, json.dumps(document), 0o600)
 
 
 def _uniform(seed: bytes) -> Polynomial:

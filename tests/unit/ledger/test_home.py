@@ -1,0 +1,116 @@
+"""The ledger's directory: made once, whole at every moment, and no longer written once it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hypermesh.proofs.parameters import DEMO
+from hypermesh.v1 import ledger_pb2
+from hypermesh_clients.enrolment import EnrolmentRefused, TrustChainUnavailable
+from hypermesh_ledger import errors, home, membership
+from hypermesh_ledger.files import write_durably
+
+GENESIS = ledger_pb2.Genesis(root_public_key=b"root", proofs=DEMO)
+CHAIN = "hypermesh-test"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("home")
+    home.prepare(directory, CHAIN, GENESIS)
+    return directory
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "home"))
+
+
+def test_the_key_is_private_and_nothing_is_left_over(made: Path) -> None:
+    assert (made / "config" / "priv_validator_key.json").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in (made / "config").iterdir()) == [
+        "config.toml",
+        "genesis.json",
+        "priv_validator_key.json",
+    ]
+
+
+def test_a_second_start_writes_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(home, "write_durably", full)
+    home.prepare(copy, CHAIN, GENESIS)
+    (copy / "config" / "config.toml").write_text("changed")
+    with pytest.raises(errors.HomeUnusable, match="free space") as caught:
+        home.prepare(copy, CHAIN, GENESIS)
+    assert not isinstance(caught.value, errors.Unrunnable)
+    monkeypatch.undo()
+    home.prepare(copy, CHAIN, GENESIS)
+    assert (copy / "config" / "config.toml").read_text() == home.CONFIG
+
+
+def test_a_lost_key_is_not_replaced(copy: Path) -> None:
+    key = copy / "config" / "priv_validator_key.json"
+    key.unlink()
+    with pytest.raises(errors.HomeMismatch, match=r"is missing.*Restore it from a backup"):
+        home.prepare(copy, CHAIN, GENESIS)
+    assert not key.exists()
+
+
+def test_a_foreign_key_is_refused(copy: Path, tmp_path: Path) -> None:
+    key = copy / "config" / "priv_validator_key.json"
+    document = json.loads(key.read_text())
+    document["pub_key"]["value"] = "AAAA"
+    key.write_text(json.dumps(document))
+    with pytest.raises(errors.HomeMismatch, match="not the key of the validator"):
+        home.prepare(copy, CHAIN, GENESIS)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"chain_id": "hypermesh-test", "validators": []}'])
+def test_damaged_files_are_named(copy: Path, text: str) -> None:
+    (copy / "config" / "genesis.json").write_text(text)
+    with pytest.raises(errors.HomeMismatch):
+        home.prepare(copy, CHAIN, GENESIS)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_durably(path, "old", 0o600)
+
+    def broken(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(path, "new")
+    assert path.read_text() == "old"
+    monkeypatch.undo()
+    write_durably(path, "new", 0o600)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+
+
+@pytest.mark.parametrize(
+    ("cause", "lasting"),
+    [
+        (TrustChainUnavailable("away"), False),
+        (OSError("token"), False),
+        (EnrolmentRefused("RoleForbidden", "no"), True),
+    ],
+)
+async def test_only_a_refusal_by_trustchain_is_lasting(
+    cause: Exception, lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(membership.Kube, "auto", fails)
+    expected = errors.TrustUnusable if lasting else errors.TrustUnavailable
+    with pytest.raises(expected) as caught:
+        await membership.join(membership.TrustChain("hypermesh-system", "[::1]:1", tmp_path / "token"))
+    assert isinstance(caught.value, errors.Unrunnable) is lasting
