@@ -83,7 +83,7 @@ class Enroller:
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
         now_s, expires = int(now.timestamp()), int((now + LIFETIME).timestamp())
         is_node = identity.role == pb.ROLE_NODE
-        counter = await self._store.enrol(key_id, expires, now_s) if is_node else 0
+        counter = await self._store.enrol(key_id, identity.subject, expires, now_s) if is_node else 0
         body = pb.CertificateBody(
             version=certificates.VERSION,
             algorithm=certificates.FALCON,

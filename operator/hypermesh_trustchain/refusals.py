@@ -28,6 +28,10 @@ class Reason(StrEnum):
     """Use the projected token of a running pod; tokens made by hand name no pod or node."""
     ACCOUNT_UNKNOWN = "AccountUnknown"
     """Only the service accounts of the chart, in its namespace, may enrol."""
+    TOO_MANY_KEYS = "TooManyKeys"
+    """Let the node use the key it enrolled before; a lost key makes room when its certificate ends, within 7 days."""
+    REGISTRY_FULL = "RegistryFull"
+    """One cluster holds no more nodes: places become free 90 days after a node's last certificate ended."""
     BUSY = "Busy"
     """Wait a minute and begin again."""
 

@@ -51,14 +51,14 @@ class RootStore:
         )
         return await self._load()
 
-    async def enrol(self, key_id: bytes, expires: int, now_s: int) -> int:
-        """Records a node key until `expires`; its node counter. Durable when this returns.
+    async def enrol(self, key_id: bytes, subject: str, expires: int, now_s: int) -> int:
+        """Records a key of node `subject` until `expires`; its node counter. Durable when this returns.
 
-        Raises RegistryFull, RootReplaced, KubeError.
+        Raises EnrolmentRefused, RootReplaced, RootDamaged, RegistryDamaged, KubeError.
         """
         async with self._lock:
             while True:
-                nodes, counter = self._nodes.enrol(key_id, expires, now_s)
+                nodes, counter = self._nodes.enrol(key_id, subject, expires, now_s)
                 patch = {
                     "metadata": {"resourceVersion": self._version},
                     "data": encoded({NODES: nodes.encode()}),

@@ -23,7 +23,6 @@ from hypermesh.v1 import trust_pb2_grpc
 from hypermesh_clients.kube import KubeError
 from hypermesh_trustchain import tls_leaves
 from hypermesh_trustchain.enrolling import LIFETIME, Enroller
-from hypermesh_trustchain.known_nodes import RegistryFull
 from hypermesh_trustchain.refusals import EnrolmentRefused, Reason
 from hypermesh_trustchain.roots import Root
 
@@ -57,6 +56,8 @@ _STATUS = {
     Reason.TOKEN_INVALID: grpc.StatusCode.UNAUTHENTICATED,
     Reason.TOKEN_UNBOUND: grpc.StatusCode.UNAUTHENTICATED,
     Reason.ACCOUNT_UNKNOWN: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.TOO_MANY_KEYS: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.REGISTRY_FULL: grpc.StatusCode.PERMISSION_DENIED,
     Reason.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
@@ -104,8 +105,6 @@ async def _translated(
         return await answer()
     except EnrolmentRefused as refused:
         code, reason, message = _STATUS[refused.reason], refused.reason.value, refused.message
-    except RegistryFull as full:
-        code, reason, message = grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.BUSY.value, str(full)
     except KubeError as error:
         code, reason, message = grpc.StatusCode.UNAVAILABLE, "KubernetesUnavailable", str(error)
     _ENROLMENTS.labels(reason).inc()

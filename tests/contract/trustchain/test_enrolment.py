@@ -135,6 +135,27 @@ async def test_enrolling_again_keeps_the_address_and_renews(install: Any, trust:
     assert first.body.serial != second.body.serial
 
 
+async def test_one_node_does_not_enrol_keys_without_end(install: Any, trust: Trust) -> None:
+    token, pod = await install.token_file()
+    first = falcon.generate()
+    for key in (first, *(falcon.generate() for _ in range(3))):
+        await enrol_at(install, trust, token, key)
+    began = time.monotonic()
+    with pytest.raises(EnrolmentRefused, match=f"{pod['spec']['nodeName']} has 4 keys") as caught:
+        await enrol(
+            install.target,
+            trust.ca_pem,
+            falcon.generate(),
+            token,
+            patience=600,
+            server_name=install.server_name,
+        )
+    assert caught.value.reason == "TooManyKeys"
+    assert time.monotonic() - began < 60, "the client should not try again"
+    await enrol_at(install, trust, token, first)
+    await enrol_at(install, trust, (await install.token_file())[0])
+
+
 async def test_the_tls_chain_works_under_its_name_and_no_other(install: Any, trust: Trust, tmp_path: Path) -> None:
     token, _ = await install.token_file()
     enrolment = await enrol_at(install, trust, token)

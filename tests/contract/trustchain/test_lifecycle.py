@@ -61,7 +61,9 @@ async def test_two_stores_never_forget_each_others_nodes(bare: Any) -> None:
     await first.open()
     await second.open()
     keys = [bytes([number]) * 32 for number in range(20)]
-    await asyncio.gather(*((first if number % 2 else second).enrol(key, NOW, NOW) for number, key in enumerate(keys)))
+    await asyncio.gather(
+        *((first if number % 2 else second).enrol(key, f"node-{number}", NOW, NOW) for number, key in enumerate(keys))
+    )
     third = RootStore(bare.kube, bare.namespace)
     await third.open()
     assert third.known == 20
@@ -83,10 +85,10 @@ async def test_a_colliding_node_gets_the_next_counter_and_keeps_it(bare: Any) ->
     store = RootStore(bare.kube, bare.namespace)
     await store.open()
     first, second = colliding()
-    assert [await store.enrol(key, NOW, NOW) for key in (first, second)] == [0, 1]
+    assert [await store.enrol(key, "node-1", NOW, NOW) for key in (first, second)] == [0, 1]
     again = RootStore(bare.kube, bare.namespace)
     await again.open()
-    assert [await again.enrol(key, NOW + 60, NOW) for key in (second, first)] == [1, 0]
+    assert [await again.enrol(key, "node-1", NOW + 60, NOW) for key in (second, first)] == [1, 0]
 
 
 async def test_kill_and_restart_keep_the_federation_and_the_addresses(bare: Any) -> None:
@@ -178,7 +180,7 @@ async def test_a_running_process_notices_a_replaced_root(bare: Any) -> None:
     await bare.kube.create(SECRETS, {"metadata": {"name": SECRET, "namespace": bare.namespace}})
     await RootStore(bare.kube, bare.namespace).open()
     with pytest.raises(RootReplaced, match="restart"):
-        await store.enrol(bytes(32), NOW, NOW)
+        await store.enrol(bytes(32), "node-1", NOW, NOW)
 
 
 async def test_published_trust_is_repaired_and_checked(bare: Any) -> None:
