@@ -10,7 +10,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
 
@@ -86,7 +88,7 @@ def add_run_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str
     settings = (
         ("--namespace", "POD_NAMESPACE", "hypermesh-system", "namespace HyperMesh is installed in"),
         ("--node-name", "NODE_NAME", socket.gethostname(), "name of this Kubernetes node"),
-        ("--node-ip", "NODE_IP", "::1", "IPv6 address under which other nodes reach this one"),
+        ("--node-ip", "NODE_IP", "::1", "IPv6 address under which other nodes reach this one; of several the first"),
         ("--ledger", "HYPERMESH_LEDGER", "hypermesh-ledger.hypermesh-system.svc:7450", "ledger, host:port"),
         ("--trustchain", "HYPERMESH_TRUSTCHAIN", "hypermesh-trustchain.hypermesh-system.svc:7440", "host:port"),
         ("--token-file", "HYPERMESH_TOKEN_FILE", "/var/run/secrets/hypermesh/token", "token for the enrolment"),
@@ -119,7 +121,7 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
     return AgentConfig(
         namespace=arguments.namespace,
         node_name=arguments.node_name,
-        node_ip=arguments.node_ip,
+        node_ip=ipv6_of(arguments.node_ip),
         ledger=arguments.ledger,
         trustchain=arguments.trustchain,
         token_file=Path(arguments.token_file),
@@ -129,6 +131,19 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
         plot_k=_number("--plot-k", arguments.plot_k, 18, 40),
         survey_seconds=_number("--survey-seconds", arguments.survey_seconds, 1, 3600),
         survey=survey_config(arguments),
+    )
+
+
+def ipv6_of(text: str) -> str:
+    """The first IPv6 address of one or several, as Kubernetes' status.hostIPs gives them. Raises ConfigError."""
+    for part in text.split(","):
+        with suppress(ValueError):
+            address = IPv6Address(part.strip())
+            if address.ipv4_mapped is None and not address.is_unspecified:
+                return str(address)
+    raise ConfigError(
+        f"--node-ip {text!r} (NODE_IP) holds no IPv6 address: HyperMesh needs nodes with an IPv6 InternalIP "
+        "(kubelet --node-ip), and NODE_IP from the field status.hostIPs"
     )
 
 

@@ -113,12 +113,23 @@ def test_settings_come_from_flags_then_environment_then_defaults() -> None:
         (["--privacy-level", "Open"], "choose one of Private"),
         (["--reserved-memory", "lots"], "write 500m, 2, 512Mi or 1Gi, or a share such as 10%"),
         (["--reserved-cpu", "200%"], "a share such as 10%"),
+        (["--node-ip", "192.0.2.1"], "(NODE_IP) holds no IPv6 address: HyperMesh needs nodes with an IPv6 InternalIP"),
+        (["--node-ip", "::ffff:192.0.2.1"], "NODE_IP from the field status.hostIPs"),
+        (["--node-ip", "::"], "holds no IPv6 address"),
+        (["--node-ip", "node1"], "--node-ip 'node1'"),
     ],
 )
 def test_wrong_settings_name_the_remedy(flags: list[str], remedy: str) -> None:
     with pytest.raises(ConfigError) as refused:
         agent_config(parsed(*flags))
     assert remedy in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given", ["2001:db8::7", "192.0.2.1,2001:DB8::7", " 2001:db8::7 , 192.0.2.1", "2001:db8::7,::1"]
+)
+def test_of_several_addresses_of_the_node_the_first_ipv6_one_counts(given: str) -> None:
+    assert agent_config(parsed("--node-ip", given)).node_ip == "2001:db8::7"
 
 
 def test_reserves() -> None:
