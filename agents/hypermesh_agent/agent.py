@@ -13,6 +13,7 @@ import logging
 import os
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import REGISTRY
@@ -110,13 +111,14 @@ class Agent:
             registrar,
             self._unknown,
             lambda: epochs.reason(),
+            lambda: proxy.failure(),
             config.privacy_level,
             self._metrics.wrote,
         )
         prover = Prover(config.state / "plots", key_id)
         epochs = Epochs(mirror, submitter, prover, directory, key_id, config.plot_k)
         settings = replace(ProxyConfig.from_environment(os.environ), state=config.state, pool=config.survey.pool)
-        proxy = ProxyService(kube, mirror, identity, papers.tls, settings, directory)
+        proxy = ProxyService(kube, mirror, identity, papers.tls, settings, directory, publisher.wake)
 
         def noticed(change: object) -> None:
             registrar.tickets_arrived()
@@ -124,6 +126,7 @@ class Agent:
 
         mirror.subscribe(noticed)
         self._checks(mirror, publisher, epochs, proxy)
+        make_pool(config.survey.pool)
         await self._look(WITHOUT_DRIVERS, "start", directory, registrar, publisher)
         works = {
             "mirror": mirror.run(),
@@ -211,6 +214,15 @@ class Agent:
         directory.replace(self._inventory.hardware)
         registrar.wake()
         publisher.wake()
+
+
+def make_pool(pool: Path | None) -> None:
+    """Before the first survey, which would find nothing to give in a directory that is not there yet."""
+    try:
+        if pool is not None:
+            pool.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.error("the storage pool %s can't be made: %s; no storage is given", pool, error.strerror or error)
 
 
 def _late(epochs: Epochs) -> float:

@@ -61,6 +61,7 @@ class Publisher:
         registrar: Registrar,
         unknown: Callable[[], Collection[Kind]],
         proving: Callable[[], str | None],
+        serving: Callable[[], str | None],
         privacy_level: str,
         wrote: Callable[[str], None],
     ) -> None:
@@ -71,6 +72,7 @@ class Publisher:
         self._registrar = registrar
         self._unknown = unknown
         self._proving = proving
+        self._serving = serving
         self._privacy_level = privacy_level
         self._wrote = wrote
         self._shown: dict[str, Object] = {}
@@ -207,6 +209,7 @@ class Publisher:
             trust_score=node.trust_score if node is not None else 0,
             problem=self._registrar.problems.get(asset.asset_id),
             proving=self._proving(),
+            serving=self._serving(),
         )
 
     def _proofs(self, asset: NodeAsset) -> Proofs | None:

@@ -53,7 +53,8 @@ class Proofs:
 class Ledger:
     """What the ledger says of one asset; record None: not registered, proofs None: tickets are missing.
 
-    problem: why the last deed for it failed. proving: why the node's tickets are not fresh.
+    problem: why the last deed for it failed. proving: why the node's tickets are not fresh. serving: why proxy
+    addresses of the node can't be used.
     """
 
     record: ledger_pb2.AssetRecord | None
@@ -63,6 +64,7 @@ class Ledger:
     trust_score: int
     problem: Problem | None = None
     proving: str | None = None
+    serving: str | None = None
 
 
 def proofs_of(refs: proofs_pb2.TicketRefs, tickets: list[proofs_pb2.Ticket]) -> Proofs:
@@ -206,6 +208,9 @@ def _ready(asset: NodeAsset, ledger: Ledger, registered: Condition, proven: Cond
     health = asset.hardware.detail.get("health", "Healthy")
     if health != "Healthy":
         return Condition("Ready", "False", "HardwareUnhealthy", str(health))
+    if ledger.serving is not None:
+        message = f"proxy addresses of its node can't be used: {ledger.serving}"
+        return Condition("Ready", "False", "ProxyUnavailable", message)
     return Condition("Ready", "True", "Ready", "")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import machine_trees as machines
 import pytest
 
+from hypermesh_agent.agent import make_pool
 from hypermesh_agent.hardware import Kind, ProbeFailed
+from hypermesh_agent.probes import pool
 from hypermesh_agent.readings import Tree
 from hypermesh_agent.survey import Survey, SurveyConfig, machine_id, read_gpus
 
@@ -86,3 +88,14 @@ def test_machine_id_is_derived_and_has_substitutes(tmp_path: Path) -> None:
     machines.plant(tmp_path, {"/proc/1/root/etc/machine-id": "3d1219c7c4c5404aaa1f6d2a48adfda4\n"})
     assert machine_id(tree) == first
     assert machine_id(Tree(tmp_path / "nothing")) != first
+
+
+def test_the_pool_is_there_before_the_first_look(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_pool(tmp_path / "state" / "pool")
+    found = pool.read(tmp_path / "state" / "pool")
+    assert found is not None
+    assert found.available > 0
+    (tmp_path / "file").touch()
+    make_pool(tmp_path / "file" / "pool")
+    assert "Not a directory; no storage is given" in caplog.text
+    make_pool(None)

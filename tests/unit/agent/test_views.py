@@ -56,6 +56,14 @@ def test_a_new_asset_waits_and_says_for_what() -> None:
     assert "address" not in shown
 
 
+def test_a_proxy_that_does_not_work_is_seen_at_every_asset() -> None:
+    shown = status(held(serving="nftables table ip6 hypermesh: Operation not permitted"))
+    assert condition(shown, "Ready") == ("False", "ProxyUnavailable")
+    found = find(shown["conditions"], "Ready")
+    assert found is not None
+    assert "Operation not permitted" in found["message"]
+
+
 def test_a_registered_and_proven_asset_is_ready() -> None:
     shown = status(held())
     assert condition(shown, "Ready") == ("True", "Ready")
