@@ -52,11 +52,14 @@ class Controller:
         return self.directory / name / "cgroup.procs"
 
     def make_memory(self, name: str, size: int) -> None:
-        """A group that may hold a region of `size` bytes and no more, never swapped out in favour of others."""
+        """A group that may hold a region of `size` bytes and no more, kept out of swap: by the limit of version 2,
+        by preference of version 1 (swappiness 0 swaps only when the group can't go on otherwise)."""
         group = self._make(name)
         limit = str(memory_limit(size))
         if self.version == 1:
             _write(group / "memory.limit_in_bytes", limit)
+            if (group / "memory.swappiness").exists():
+                _write(group / "memory.swappiness", "0")
             return
         _write(group / "memory.max", limit)
         _write(group / "memory.min", str(size))

@@ -36,11 +36,13 @@ class Enforcer:
             if storage is not None:
                 storage.mkdir(mode=0o700, parents=True, exist_ok=True)
             own = Path("/proc/self/cgroup").read_text()
+            mounted, swaps = Path("/proc/self/mountinfo").read_text(), Path("/proc/swaps").read_text()
         except OSError as error:
             raise EnforcementFailed("PoolUnavailable", f"{error.filename}: {error.strerror}") from error
         groups = cgroups.find(cgroup_root, own)
         regions = StorageRegions(storage) if storage else None
-        return cls(MemoryRegions(memory, groups.memory, populator), regions, groups.cpu)
+        may_wait = mounts.may_swap(memory, mounted, swaps)
+        return cls(MemoryRegions(memory, groups.memory, populator, may_wait=may_wait), regions, groups.cpu)
 
     async def ensure(self, grant: Grant) -> Region | None:
         """Makes the grant real, or finds that it is. A GPU is held by the ledger alone. Raises EnforcementFailed."""

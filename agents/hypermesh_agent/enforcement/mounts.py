@@ -17,11 +17,22 @@ _OPTIONS: Final = ("mode=0700,size=100%,noswap", "mode=0700,size=100%")
 
 def is_tmpfs(path: Path, mountinfo: str) -> bool:
     """Whether a tmpfs is mounted exactly at `path`; mountinfo is the text of /proc/self/mountinfo (proc(5))."""
-    for line in mountinfo.splitlines():
+    return _tmpfs_options(path, mountinfo) is not None
+
+
+def may_swap(path: Path, mountinfo: str, swaps: str) -> bool:
+    """Whether pages of the tmpfs at `path` can come to lie on a disk; swaps is the text of /proc/swaps (proc(5))."""
+    options = _tmpfs_options(path, mountinfo) or []
+    return "noswap" not in options and len(swaps.splitlines()) > 1
+
+
+def _tmpfs_options(path: Path, mountinfo: str) -> list[str] | None:
+    """Of the newest tmpfs at `path`, which hides older ones; None when there is none."""
+    for line in reversed(mountinfo.splitlines()):
         left, _, right = line.partition(" - ")
         if left.split()[4] == str(path) and right.split()[0] == "tmpfs":
-            return True
-    return False
+            return right.split()[-1].split(",")
+    return None
 
 
 def ensure_tmpfs(path: Path) -> None:

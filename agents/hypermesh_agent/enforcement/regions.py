@@ -35,7 +35,7 @@ class Region(Protocol):
 
 
 class FileRegion:
-    """A file's bytes. `may_wait` for files on a disk: then each call runs in a worker thread.
+    """A file's bytes. `may_wait` for what may lie on a disk: then each call runs in a worker thread.
 
     Memory is read with pread(2) too, not mapped here: mapped pages would count as the agent's own resident memory, and
     an error would be a signal instead of an OSError.
@@ -102,17 +102,19 @@ class Regions:
 class MemoryRegions(Regions):
     """tmpfs files whose pages are charged to the allocation's own memory group."""
 
-    def __init__(self, directory: Path, groups: Controller, populator: Populator) -> None:
+    def __init__(self, directory: Path, groups: Controller, populator: Populator, *, may_wait: bool = False) -> None:
+        """may_wait: whether pages may be swapped, and reads thus wait for a disk."""
         super().__init__(directory)
+        self._may_wait = may_wait
         self._groups = groups
         self._populator = populator
         self._coming = 0
 
     async def ensure(self, grant: Grant) -> FileRegion:
-        """The region, made if it is not there, with its charge read back. Raises EnforcementFailed."""
+        """The region, made if it is not there; its charge is read back when it is made. Raises EnforcementFailed."""
         if not self._ready(grant):
             await self._make(grant)
-        return FileRegion(self.directory / grant.name, grant.amount, may_wait=False)
+        return FileRegion(self.directory / grant.name, grant.amount, may_wait=self._may_wait)
 
     async def remove(self, name: str) -> None:
         """Gives the pages back, then the group."""

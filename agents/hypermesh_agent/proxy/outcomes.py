@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, Final
 
 from hypermesh import conditions
 from hypermesh.conditions import Condition
+from hypermesh.v1 import ledger_pb2
 
 PROGRAMMED = "Programmed"
 Object = dict[str, Any]
@@ -39,11 +40,19 @@ class Outcome:
     observed: Observed | None = None
 
 
-def programmed(address: bytes, port: int, observed: Observed, node_name: str) -> Outcome:
-    """The good end."""
+_ENFORCED: Final[Mapping[int, str]] = {
+    ledger_pb2.ASSET_TYPE_MEMORY: "holds its memory in a control group of its own",
+    ledger_pb2.ASSET_TYPE_STORAGE: "holds its blocks in the pool",
+    ledger_pb2.ASSET_TYPE_CPU: "reserves its processor time in a control group of its own",
+    ledger_pb2.ASSET_TYPE_GPU: "keeps it reserved (the ledger counts it; no driver enforces it)",
+}
+
+
+def programmed(address: bytes, port: int, type_: int, observed: Observed, node_name: str) -> Outcome:
+    """The good end. type_: number of the AssetType."""
     source, target = IPv6Address(address), IPv6Address(observed.target)
     text = (
-        f"node {node_name} verified the mapping, enforces its limit and translates [{source}]:{port} "
+        f"node {node_name} verified the mapping, {_ENFORCED[type_]}, and translates [{source}]:{port} "
         f"to [{target}]:{observed.port}"
     )
     return Outcome(address, port, PROGRAMMED, text, observed)

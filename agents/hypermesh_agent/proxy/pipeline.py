@@ -157,7 +157,8 @@ class Pipeline:
             self._attempts.pop(allocation_id, None)
             target = prepared.target
             observed = Observed(target.address, target.port, target.expires_ms, moment)
-            self._tell(allocation_id, programmed(prepared.key.address, prepared.key.port, observed, self._node_name))
+            key, type_ = prepared.key, prepared.grant.type
+            self._tell(allocation_id, programmed(key.address, key.port, type_, observed, self._node_name))
 
     def _failed(self, allocation_id: bytes, outcome: Outcome) -> None:
         self._tell(allocation_id, outcome)

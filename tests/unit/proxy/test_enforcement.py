@@ -84,6 +84,7 @@ def test_limits_are_written_where_the_kernel_reads_them(tmp_path: Path, version:
     group = controller.directory / name
     group.mkdir(parents=True)
     (group / "memory.swap.max").touch()
+    (group / "memory.swappiness").touch()
     controller.make_memory(name, 64 * MIB)
     controller.make_cpu(name, 2500)
     limit = "memory.limit_in_bytes" if version == 1 else "memory.max"
@@ -93,6 +94,8 @@ def test_limits_are_written_where_the_kernel_reads_them(tmp_path: Path, version:
         assert (group / "memory.min").read_text() == str(64 * MIB)
         assert (group / "memory.swap.max").read_text() == "0"
         assert (group / "cpu.max").read_text() == "250000 100000"
+    else:
+        assert (group / "memory.swappiness").read_text() == "0"
     (group / ("memory.usage_in_bytes" if version == 1 else "memory.current")).write_text("4711\n")
     assert controller.memory_usage(name) == 4711
     assert controller.memory_usage(grant(2).name) == 0
@@ -377,6 +380,16 @@ async def test_holds_and_a_missing_pool(tmp_path: Path, workers: Populator) -> N
         await enforcer.ensure(grant(3, STORAGE))
     await enforcer.remove(grant(2, GPU))
     await enforcer.remove(grant(3, STORAGE))
+
+
+def test_a_region_may_wait_for_its_pages_only_where_they_can_be_swapped() -> None:
+    memory = Path("/var/lib/hypermesh/memory")
+    line = "30 1 0:31 / /var/lib/hypermesh/memory rw,nosuid shared:5 - tmpfs hypermesh rw,size=100%"
+    swaps = "Filename\tType\tSize\tUsed\tPriority\n"
+    device = swaps + "/dev/sda2 partition 1048572 0 -2\n"
+    assert mounts.may_swap(memory, line, device)
+    assert not mounts.may_swap(memory, line, swaps), "no swap device"
+    assert not mounts.may_swap(memory, line + ",noswap", device)
 
 
 def test_mountinfo_tells_our_tmpfs_from_others() -> None:
