@@ -71,6 +71,7 @@ def test_kernel_double_is_faithful(kernel: NetlinkKernel, double: bool) -> None:
     with pytest.raises(Diverged):
         it.read()
     assert it.read([key(1)]) == {}
+    assert it.read([key(number) for number in range(100)]) == {}
     with pytest.raises(Diverged):
         it.change(Difference({key(1): target(OWN[1])}, frozenset()))
     it.drop()
