@@ -89,14 +89,18 @@ def kept(directory: Path, kek: bytes, keypair: falcon.KeyPair, trust: Trust, now
 async def _enrol(
     trust: Trust, keypair: falcon.KeyPair, trustchain: str, token_file: Path, present: Enrolment | None
 ) -> Enrolment:
-    """A new enrolment; the present one, which still holds, when TrustChain is away."""
+    """A new enrolment; the present one, which still holds, whatever goes wrong with renewing it."""
     while True:
         try:
-            return await enrol(trustchain, trust.ca_pem, keypair, token_file, patience=PATIENCE_S)
-        except TrustChainUnavailable as error:
+            return await enrol(
+                trustchain, trust.ca_pem, keypair, token_file, root_public=trust.root_public, patience=PATIENCE_S
+            )
+        except Exception as error:
             if present is not None:
                 _log.warning("the enrolment is not renewed yet: %s", error)
                 return present
+            if not isinstance(error, TrustChainUnavailable):
+                raise
             _log.warning("waiting for TrustChain: %s", error)
 
 

@@ -1,7 +1,8 @@
 """Enrolment from the side of the one who enrols: a node's agent, the operator, a validator.
 
 Data flow: challenge → FALCON signature over challenge, service account token and TLS request → certificate
-(what others check) and TLS chain (what the key speaks under). Both come back verified or not at all.
+(what others check) and TLS chain (what the key speaks under). Both come back verified against the roots that the
+caller trusts already (`hypermesh_clients.trust`), never against what the answer says of itself, or not at all.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ async def enrol(
     token_file: Path,
     tls_key: ec.EllipticCurvePrivateKey | None = None,
     *,
+    root_public: bytes,
     patience: float = 120.0,
     server_name: str | None = None,
 ) -> Enrolment:
-    """Enrols `keypair` at TrustChain `target` (`host:port`), whose TLS root is `ca_pem`.
+    """Enrols `keypair` at TrustChain `target` (`host:port`), whose roots are `ca_pem` (TLS) and `root_public` (FALCON).
 
     The token file is read anew at each attempt, because kubelet rotates it. While TrustChain is away it is
     tried again for `patience` seconds. `server_name`: the TLS name to expect when it isn't the target's host
@@ -110,7 +112,7 @@ async def enrol(
                     ) from error
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             pause = min(pause * 2, 5.0)
-    return _verified(answer, keypair, tls_key)
+    return _verified(answer, ca_pem, root_public, keypair, tls_key)
 
 
 async def _attempt(
@@ -138,13 +140,28 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
     return str(error.code().name)
 
 
-def _verified(answer: pb.Enrolment, keypair: falcon.KeyPair, tls_key: ec.EllipticCurvePrivateKey) -> Enrolment:
-    """Believes an answer only when it is about our keys and the root signed it."""
-    body = certificates.verify(answer.certificate, answer.root_public_key, int(time.time()))
+def _verified(
+    answer: pb.Enrolment,
+    ca_pem: bytes,
+    root_public: bytes,
+    keypair: falcon.KeyPair,
+    tls_key: ec.EllipticCurvePrivateKey,
+) -> Enrolment:
+    """Believes an answer only when the root that we know signed it, for our keys. Raises EnrolmentRefused."""
+    if answer.root_public_key != root_public or answer.tls_root != ca_pem:
+        raise EnrolmentRefused(
+            "RootForeign",
+            "TrustChain answers for another root than ConfigMap hypermesh-trust names; see who changed either, "
+            "then restart deployment/hypermesh-trustchain",
+        )
+    try:
+        body = certificates.verify(answer.certificate, root_public, int(time.time()))
+    except certificates.CertificateInvalid as error:
+        raise EnrolmentRefused(error.reason, error.message) from error
     leaf = x509.load_pem_x509_certificate(answer.tls_chain)
     if body.subject_key != keypair.public or leaf.public_key() != tls_key.public_key():
         raise EnrolmentRefused("AnswerForeign", "the certificates are for other keys than ours; see TrustChain's log")
     pem = tls_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return Enrolment(answer.certificate, body, pem, answer.tls_chain, answer.tls_root, answer.root_public_key)
+    return Enrolment(answer.certificate, body, pem, answer.tls_chain, ca_pem, root_public)

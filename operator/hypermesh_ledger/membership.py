@@ -77,4 +77,11 @@ async def join(trustchain: TrustChain) -> Membership:
 
 
 async def _enrol(trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair) -> Enrolment:
-    return await enrol(trustchain.target, trust.ca_pem, keypair, trustchain.token_file, patience=math.inf)
+    return await enrol(
+        trustchain.target,
+        trust.ca_pem,
+        keypair,
+        trustchain.token_file,
+        root_public=trust.root_public,
+        patience=math.inf,
+    )

@@ -51,6 +51,7 @@ class Place:
 
     trustchain: str
     ca_pem: bytes
+    root_public: bytes
     token_file: Path
 
 
@@ -108,7 +109,9 @@ class Enrolled:
         from hypermesh_clients import enrolment  # its X.509 machinery is needed for a second in months
 
         keypair, place = self._signer.keypair, self._place
-        enrolled = await enrolment.enrol(place.trustchain, place.ca_pem, keypair, place.token_file)
+        enrolled = await enrolment.enrol(
+            place.trustchain, place.ca_pem, keypair, place.token_file, root_public=place.root_public
+        )
         now = max(int(time.time() * 1000), self._mirror.block_time_ms)
         operation = ledger_pb2.Operation(chain_id=self._mirror.chain_id, valid_until_ms=now + 60_000)
         operation.enrol_node.certificate.CopyFrom(enrolled.certificate)

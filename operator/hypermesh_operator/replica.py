@@ -47,7 +47,7 @@ async def operate(settings: config.Config) -> None:
         stack.push_async_callback(client.close)
         mirror = Mirror(client)
         leadership = Leadership(kube, settings.namespace, LEASE, settings.identity)
-        place = identity.Place(settings.trustchain, trust.ca_pem, settings.token_file)
+        place = identity.Place(settings.trustchain, trust.ca_pem, trust.root_public, settings.token_file)
         enrolled = identity.Enrolled(place, signer, client, mirror)
         work = Work(settings, kube, mirror, Submitter(client, mirror, signer), enrolled, trust)
         probes.add("started", lambda: None)

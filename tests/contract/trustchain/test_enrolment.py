@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ async def enrol_at(install: Any, trust: Trust, token: Path, key: falcon.KeyPair 
         trust.ca_pem,
         key or falcon.generate(),
         token,
+        root_public=trust.root_public,
         patience=10,
         server_name=install.server_name,
     )
@@ -127,6 +129,14 @@ async def test_services_get_their_role_and_service_name(install: Any, trust: Tru
     assert names.get_values_for_type(x509.DNSName) == [f"{account}.{install.namespace}.svc"]
 
 
+async def test_an_answer_of_another_root_is_not_believed(install: Any, trust: Trust) -> None:
+    """Whoever answers under the TLS root, but for a FALCON root that nobody published."""
+    token, _ = await install.token_file()
+    with pytest.raises(EnrolmentRefused, match="another root than ConfigMap hypermesh-trust names") as caught:
+        await enrol_at(install, replace(trust, root_public=falcon.generate().public), token)
+    assert caught.value.reason == "RootForeign"
+
+
 async def test_enrolling_again_keeps_the_address_and_renews(install: Any, trust: Trust) -> None:
     token, _ = await install.token_file()
     key = falcon.generate()
@@ -147,6 +157,7 @@ async def test_one_node_does_not_enrol_keys_without_end(install: Any, trust: Tru
             trust.ca_pem,
             falcon.generate(),
             token,
+            root_public=trust.root_public,
             patience=600,
             server_name=install.server_name,
         )
@@ -334,12 +345,12 @@ async def test_it_speaks_only_tls_and_only_under_its_name(install: Any, trust: T
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         plain.settimeout(10)
         assert not plain.recv(64).startswith(b"\0\0")  # no HTTP/2 settings frame
-    key = falcon.generate()
+    key, brief = falcon.generate(), {"root_public": trust.root_public, "patience": 0.5}
     with pytest.raises(TrustChainUnavailable):
-        await enrol(install.target, trust.ca_pem, key, token, patience=0.5, server_name="elsewhere.example")
+        await enrol(install.target, trust.ca_pem, key, token, **brief, server_name="elsewhere.example")
     other = await asyncio.to_thread(install.server.authority.read_bytes)
     with pytest.raises(TrustChainUnavailable):
-        await enrol(install.target, other, key, token, patience=0.5, server_name=install.server_name)
+        await enrol(install.target, other, key, token, **brief, server_name=install.server_name)
 
 
 async def test_metrics_and_logs_tell_outcomes_and_no_secrets(bare: Any) -> None:

@@ -40,7 +40,15 @@ async def trust_of(install: Any) -> Trust:
 
 
 async def enrol_at(install: Any, trust: Trust, key: falcon.KeyPair, token: Path) -> Enrolment:
-    return await enrol(install.target, trust.ca_pem, key, token, patience=60, server_name=install.server_name)
+    return await enrol(
+        install.target,
+        trust.ca_pem,
+        key,
+        token,
+        root_public=trust.root_public,
+        patience=60,
+        server_name=install.server_name,
+    )
 
 
 async def exit_code(process: Any) -> int:
