@@ -33,7 +33,7 @@ from hypermesh.v1 import ledger_pb2  # noqa: E402
 from hypermesh_clients.kube import Kube, Object, WatchType  # noqa: E402
 from hypermesh_clients.kube_resources import ALLOCATIONS, NAMESPACES, PROXY_MAPPINGS  # noqa: E402
 
-EMPTY = Path(__file__).with_name("empty_operator.py")
+EMPTY = Path(__file__).with_name("_empty_operator.py")
 LIMIT_S = 600.0
 ANNOTATION = "kopf.zalando.org/last-handled-configuration"
 
@@ -119,10 +119,10 @@ async def empty(mesh: Mesh, namespace: str, count: int) -> Figures:
         full = rss_mib(process.pid)
         return Figures(rate, start, full, (cpu_s(process.pid) - before) * 1000 / count, latency)
     finally:
+        await clear(mesh.kube, namespace)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        await clear(mesh.kube, namespace)
 
 
 async def ours(mesh: Mesh, namespace: str, count: int) -> Figures:

@@ -64,7 +64,10 @@ class Attempts:
         flight = self._pool.flight(allocation_id)
         if flight is None:
             return flow.FlightState.NONE
-        if self._mirror.block_time_ms > flight.valid_until_ms and allocation_id not in self._mirror.allocations:
+        if (
+            self._mirror.block_time_ms > flight.operation.valid_until_ms
+            and allocation_id not in self._mirror.allocations
+        ):
             self._pool.land(allocation_id)
             return flow.FlightState.NONE
         return flow.FlightState.COMMITTED if flight.committed else flow.FlightState.SENT
@@ -85,7 +88,7 @@ class Attempts:
                     return Verdict(flow.CONTENDED, "", retry_s=1.0)
                 chosen = outcome.offer.candidate
                 try:
-                    flight = self._depart(allocation, chosen, address)
+                    flight = await self._depart(allocation, chosen, address)
                 except TicketsMissing as missing:
                     last = missing
                     excluded.add(chosen.asset_id)
@@ -109,9 +112,15 @@ class Attempts:
                 return None
         return _refused(last, retry_s=5.0)
 
-    def _depart(self, allocation: Allocation, chosen: Candidate, address: int) -> Flight:
+    async def _depart(self, allocation: Allocation, chosen: Candidate, address: int) -> Flight:
+        """Counts as taken from now on, so that others choose around it while it is being signed."""
         flight = self._submitter.prepare(allocation, chosen, address)
         self._pool.depart(flight)
+        try:
+            await self._submitter.sign(flight)
+        except BaseException:
+            self._pool.land(allocation.allocation_id)
+            raise
         return flight
 
     def _final(self, refused: Refused) -> Verdict:

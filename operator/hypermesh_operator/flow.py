@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
+from hypermesh.conditions import from_milliseconds
 from hypermesh_operator import statuses
 from hypermesh_operator.objects import Allocation, Grant, Mapping
 from hypermesh_operator.statuses import Names, Status, Verdict
@@ -36,7 +37,8 @@ class World:
 
     grant: the ledger's record, None when it holds none. fresh: the ledger's word is of this moment. published: Secret
     and ProxyMapping of this very grant are known to exist. flight: of our own Allocate, if one is under way. verdict:
-    outcome of the attempt just made. reported_s: seconds since we wrote status. now: UTC.
+    outcome of the attempt just made. reported_s: seconds since we wrote status. busy: many other Allocations wait for a
+    worker. now: UTC.
     """
 
     allocation: Allocation
@@ -48,6 +50,7 @@ class World:
     flight: FlightState
     verdict: Verdict | None
     reported_s: float
+    busy: bool
     now: datetime
     release_timeout_s: float
 
@@ -110,6 +113,8 @@ NO_ASSET_FITS: Final = "NoAssetFits"
 CONTENDED: Final = "Contended"
 """Enough is free but for submissions under way: not told to anybody, they settle within moments."""
 FIGURES_EVERY_S: Final = 10.0
+REPORTS_TOGETHER_S: Final = 5.0
+"""For so long after the commit a busy operator waits for the node's report, to write both at once."""
 
 LEDGER_AWAY: Final = Verdict(
     "LedgerUnavailable",
@@ -156,8 +161,17 @@ def _use(world: World, grant: Grant) -> Step:
     if not world.published and verdict is None:
         return Publish(grant)
     mapping = world.mapping if world.published else None
+    if world.busy and verdict is None and _node_is_about_to_report(world, grant, mapping):
+        return Rest(REPORTS_TOGETHER_S / 5)
     status = statuses.granted(world.allocation, grant, world.names, mapping, verdict, world.now)
     return _report(world, status, verdict.retry_s if verdict is not None else None)
+
+
+def _node_is_about_to_report(world: World, grant: Grant, mapping: Mapping | None) -> bool:
+    """Under load a status that would only say Reserved is left out: moments later Ready says more."""
+    if mapping is not None and (mapping.programmed or mapping.reason):
+        return False
+    return world.now < from_milliseconds(grant.granted_ms) + timedelta(seconds=REPORTS_TOGETHER_S)
 
 
 def _end(world: World, grant: Grant | None) -> Step:

@@ -23,7 +23,7 @@ from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_secrets import fill_once
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
 from hypermesh_clients.mirror import Mirror
-from hypermesh_operator.submitting import Signer
+from hypermesh_operator.signing import Keys
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +35,14 @@ LOOK_EVERY_S: Final = 60.0
 MAX_PAUSE_S: Final = 10.0
 
 
-async def load(kube: Kube, namespace: str) -> Signer:
+async def load(kube: Kube, namespace: str) -> Keys:
     """The keys of this cluster's operator, made at the first start. Raises KubeError, falcon.KeyInvalid."""
 
     def make() -> dict[str, bytes]:
         return {FALCON_KEY: falcon.generate().encode(), TOKEN_KEY: os.urandom(32)}
 
     data = await fill_once(kube, namespace, SECRET, FALCON_KEY, make)
-    return Signer(falcon.KeyPair.decode(data[FALCON_KEY]), data[TOKEN_KEY])
+    return Keys(falcon.KeyPair.decode(data[FALCON_KEY]), data[TOKEN_KEY])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Place:
 class Enrolled:
     """Keeps the operator's certificate enrolled. `ensure` once, then `run` beside the work."""
 
-    def __init__(self, place: Place, signer: Signer, client: LedgerClient, mirror: Mirror) -> None:
+    def __init__(self, place: Place, keys: Keys, client: LedgerClient, mirror: Mirror) -> None:
         self._place = place
-        self._signer = signer
+        self._keys = keys
         self._client = client
         self._mirror = mirror
         self._doubted = asyncio.Event()
@@ -99,7 +99,7 @@ class Enrolled:
                 await asyncio.sleep(MAX_PAUSE_S)
 
     def _lasts(self) -> bool:
-        record = self._mirror.nodes.get(self._signer.key_id)
+        record = self._mirror.nodes.get(self._keys.key_id)
         if record is None:
             return False
         body = trust_pb2.CertificateBody.FromString(record.certificate.body)
@@ -108,7 +108,7 @@ class Enrolled:
     async def _enrol(self) -> None:
         from hypermesh_clients import enrolment  # its X.509 machinery is needed for a second in months
 
-        keypair, place = self._signer.keypair, self._place
+        keypair, place = self._keys.keypair, self._place
         enrolled = await enrolment.enrol(
             place.trustchain, place.ca_pem, keypair, place.token_file, root_public=place.root_public
         )
@@ -120,5 +120,5 @@ class Enrolled:
         except (Refused, LedgerUnavailable) as error:
             raise RuntimeError(f"the ledger does not enrol this operator: {error}") from error
         _log.info("enrolled on the ledger in block %d", commit.height)
-        key = self._signer.key_id
+        key = self._keys.key_id
         await self._mirror.wait_until(lambda: key in self._mirror.nodes, 10.0)

@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping as Map
 from typing import Any
 
+from hypermesh.v1 import ledger_pb2
 from hypermesh_operator import metrics, objects
-from hypermesh_operator.objects import Allocation, Mapping
+from hypermesh_operator.objects import Allocation, Grant, Mapping
 
 
 class Inventory:
@@ -25,6 +26,7 @@ class Inventory:
         self._uids: dict[bytes, str] = {}
         self._mappings: dict[tuple[str, str], Mapping] = {}
         self._reported: dict[str, float] = {}
+        self._grants: dict[bytes, tuple[ledger_pb2.AllocationRecord, Grant]] = {}
 
     def allocation(self, uid: str) -> Allocation | None:
         """The newest known version."""
@@ -46,11 +48,24 @@ class Inventory:
         metrics.ALLOCATIONS.set(len(self._allocations))
         return seen
 
+    def grant(self, allocation: Allocation, record: ledger_pb2.AllocationRecord | None) -> Grant | None:
+        """The ledger's record, parsed once for as long as it is the same one."""
+        if record is None:
+            self._grants.pop(allocation.allocation_id, None)
+            return None
+        held = self._grants.get(allocation.allocation_id)
+        if held is not None and held[0] is record:
+            return held[1]
+        parsed = objects.grant(record)
+        self._grants[allocation.allocation_id] = (record, parsed)
+        return parsed
+
     def lose(self, uid: str) -> None:
         """The resource is gone."""
         held = self._allocations.pop(uid, None)
         if held is not None:
             self._uids.pop(held.allocation_id, None)
+            self._grants.pop(held.allocation_id, None)
         self._reported.pop(uid, None)
         metrics.ALLOCATIONS.set(len(self._allocations))
 

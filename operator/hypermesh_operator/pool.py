@@ -21,13 +21,14 @@ from hypermesh_operator.policies.model import Candidate, Offer, Request
 
 @dataclass(slots=True)
 class Flight:
-    """One Allocate on its way: the exact bytes, so that asking again cannot reserve twice."""
+    """One Allocate on its way, with the exact bytes (once signed), so that asking again cannot reserve twice."""
 
     allocation_id: bytes
     asset_id: bytes
     amount: int
-    envelope: bytes
-    valid_until_ms: int
+    operation: ledger_pb2.Operation
+    tickets: proofs_pb2.TicketRefs
+    envelope: bytes = b""
     committed: bool = False
 
 

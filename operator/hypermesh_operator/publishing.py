@@ -13,8 +13,8 @@ from hypermesh_clients.kube_resources import PROXY_MAPPINGS, SECRETS
 from hypermesh_operator import manifests
 from hypermesh_operator.inventory import Inventory
 from hypermesh_operator.objects import Allocation, Grant
+from hypermesh_operator.signing import Keys
 from hypermesh_operator.statuses import Names, Verdict
-from hypermesh_operator.submitting import Signer
 
 _log = logging.getLogger(__name__)
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 class Publisher:
     """Writes what stands for a grant in the tenant's namespace."""
 
-    def __init__(self, kube: Kube, inventory: Inventory, signer: Signer, ca_pem: bytes) -> None:
+    def __init__(self, kube: Kube, inventory: Inventory, keys: Keys, ca_pem: bytes) -> None:
         self._kube = kube
         self._inventory = inventory
-        self._signer = signer
+        self._keys = keys
         self._ca_pem = ca_pem
 
     async def publish(self, allocation: Allocation, grant: Grant, names: Names) -> Verdict | None:
@@ -49,7 +49,7 @@ class Publisher:
             await self._delete(allocation, mapping.uid)
 
     async def _apply_secret(self, allocation: Allocation, grant: Grant) -> None:
-        token = self._signer.token(grant.allocation_id)
+        token = self._keys.token(grant.allocation_id)
         if manifests.capability_hash(token) != grant.capability_hash:
             _log.error(
                 "Allocation %s was granted under another token key: its Secret is left as it is. Restore Secret "

@@ -24,7 +24,7 @@ from hypermesh_clients.kube import Conflict, Kube, KubeError, NotFound
 from hypermesh_clients.kube_resources import ALLOCATIONS
 from hypermesh_clients.ledger import LedgerUnavailable
 from hypermesh_clients.mirror import Mirror, TicketsMissing
-from hypermesh_operator import flow, manifests, metrics, objects
+from hypermesh_operator import flow, manifests, metrics
 from hypermesh_operator.announcing import Announcer
 from hypermesh_operator.attempts import Attempts
 from hypermesh_operator.inventory import Inventory
@@ -42,6 +42,8 @@ FRESH_S: Final = 6.0
 MAX_STEPS: Final = 32
 MAX_BACKOFF_S: Final = 60.0
 WAKE_AFTER_S: Final = 0.05
+BUSY: Final = 20
+"""More Allocations than this waiting or worked on are a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class Reconciler:
         if allocation is None:
             return None
         record = tools.mirror.allocations.get(allocation.allocation_id)
-        grant = objects.grant(record) if record is not None else None
+        grant = tools.inventory.grant(allocation, record)
         mapping = tools.inventory.mapping(allocation)
         own = mapping if mapping is not None and mapping.owner == uid else None
         height = (allocation.status.get("ledger") or {}).get("height", 0)
@@ -178,6 +180,7 @@ class Reconciler:
             flight=tools.attempts.state(allocation.allocation_id),
             verdict=verdict,
             reported_s=tools.inventory.reported_s(uid),
+            busy=self._queue.load() > BUSY,
             now=datetime.now(UTC),
             release_timeout_s=tools.release_timeout_s,
         )

@@ -24,6 +24,7 @@ from hypermesh_operator.inventory import Inventory
 from hypermesh_operator.pool import Pool
 from hypermesh_operator.publishing import Publisher
 from hypermesh_operator.reconciler import FRESH_S, Reconciler, Tools
+from hypermesh_operator.signing import Signer
 from hypermesh_operator.submitting import Submitter
 from hypermesh_operator.sweep import Sweep
 from hypermesh_operator.watching import AllocationWatch, MappingWatch, Stopped
@@ -41,20 +42,22 @@ async def operate(settings: config.Config) -> None:
         await probes.start()
         stack.push_async_callback(probes.stop)
         kube = await stack.enter_async_context(_kube(settings))
-        signer = await identity.load(kube, settings.namespace)
+        keys = await identity.load(kube, settings.namespace)
         trust = await read_trust(kube, settings.namespace)
         client = LedgerClient(settings.ledger, trust.ca_pem)
         stack.push_async_callback(client.close)
         mirror = Mirror(client)
         leadership = Leadership(kube, settings.namespace, LEASE, settings.identity)
         place = identity.Place(settings.trustchain, trust.ca_pem, trust.root_public, settings.token_file)
-        enrolled = identity.Enrolled(place, signer, client, mirror)
+        enrolled = identity.Enrolled(place, keys, client, mirror)
+        signer = Signer(keys)
         work = Work(settings, kube, mirror, Submitter(client, mirror, signer), enrolled, trust)
         probes.add("started", lambda: None)
         probes.add("ledger", lambda: _ledger_check(mirror))  # all that a standby needs to be ready
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(mirror.run())
+                group.create_task(signer.run())
                 await leadership.acquire()
                 _log.info("leads as %s", settings.identity)
                 metrics.LEADER.set(1)
@@ -91,7 +94,7 @@ class Work:
                 pool=pool,
                 attempts=Attempts(pool, submitter, mirror, trust.cluster_uid, enrolled.doubt),
                 submitter=submitter,
-                publisher=Publisher(kube, self._inventory, submitter.signer, trust.ca_pem),
+                publisher=Publisher(kube, self._inventory, submitter.keys, trust.ca_pem),
                 announcer=self._announcer,
                 inventory=self._inventory,
                 release_timeout_s=settings.release_timeout_s,

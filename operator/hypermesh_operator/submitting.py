@@ -6,39 +6,21 @@ Allocation + Candidate -> Allocate -> signed Envelope (four tickets named) -> le
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Final
 
-from hypermesh import addressing, operations
-from hypermesh.falcon import KeyPair, key_id
+from hypermesh import addressing
 from hypermesh.resources import ASSET_TYPES, RESOURCE_PORT
-from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_clients.ledger import Commit, LedgerClient
 from hypermesh_clients.mirror import Mirror
 from hypermesh_operator import manifests
 from hypermesh_operator.objects import Allocation, Grant
 from hypermesh_operator.policies.model import Candidate
 from hypermesh_operator.pool import Flight
+from hypermesh_operator.signing import Signer
 
 VALID_FOR_MS: Final = 60_000
 """How long an operation may wait for a block: longer than any election of a proposer, shorter than a person waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """The operator's own keys: Falcon for operations, and the key that tenants' tokens are made from."""
-
-    keypair: KeyPair
-    token_key: bytes = field(repr=False)
-
-    @property
-    def key_id(self) -> bytes:
-        """How the ledger knows it."""
-        return key_id(self.keypair.public)
-
-    def token(self, allocation_id: bytes) -> str:
-        """The tenant's token of one allocation."""
-        return manifests.token(self.token_key, allocation_id)
 
 
 class Submitter:
@@ -47,10 +29,11 @@ class Submitter:
     def __init__(self, client: LedgerClient, mirror: Mirror, signer: Signer) -> None:
         self._client = client
         self._mirror = mirror
-        self.signer = signer
+        self._signer = signer
+        self.keys = signer.keys
 
     def prepare(self, allocation: Allocation, choice: Candidate, attempt: int) -> Flight:
-        """The signed Allocate; attempt numbers the address. Raises TicketsMissing."""
+        """The Allocate, not signed yet; attempt numbers the address. Raises TicketsMissing."""
         counter = addressing.allocation_counter(allocation.allocation_id, attempt)
         node = self._mirror.nodes[choice.node]
         body = trust_pb2.CertificateBody.FromString(node.certificate.body)
@@ -78,18 +61,21 @@ class Submitter:
                 address=address.packed,
                 address_counter=counter,
                 port=RESOURCE_PORT,
-                capability_hash=manifests.capability_hash(self.signer.token(allocation.allocation_id)),
+                capability_hash=manifests.capability_hash(self.keys.token(allocation.allocation_id)),
                 max_price_per_hour="" if spec.max_price is None else str(spec.max_price),
             )
         )
-        envelope = self._sign(operation, choice.node, choice.work_device)
         return Flight(
             allocation_id=allocation.allocation_id,
             asset_id=choice.asset_id,
             amount=spec.amount,
-            envelope=envelope,
-            valid_until_ms=operation.valid_until_ms,
+            operation=operation,
+            tickets=self._tickets(choice.node, choice.work_device),
         )
+
+    async def sign(self, flight: Flight) -> None:
+        """Fills in the envelope."""
+        flight.envelope = await self._signer.sign(flight.operation, flight.tickets)
 
     async def allocate(self, flight: Flight) -> Commit:
         """Submits it, again and again if need be. Raises Refused or LedgerUnavailable."""
@@ -97,21 +83,15 @@ class Submitter:
 
     async def release(self, grant: Grant) -> Commit:
         """Gives it back. Raises Refused, LedgerUnavailable or TicketsMissing."""
-        return await self.release_id(grant.allocation_id, grant.asset_id)
-
-    async def release_id(self, allocation_id: bytes, asset_id: bytes) -> Commit:
-        """As `release`, of a record that no resource stands for."""
-        asset = self._mirror.assets[asset_id]
+        asset = self._mirror.assets[grant.asset_id]
         operation = self._operation()
-        operation.release.allocation_id = allocation_id
-        envelope = self._sign(operation, asset.node, asset.registration.work_device)
-        return await self._client.submit(envelope)
+        operation.release.allocation_id = grant.allocation_id
+        tickets = self._tickets(asset.node, asset.registration.work_device)
+        return await self._client.submit(await self._signer.sign(operation, tickets))
 
     def _operation(self) -> ledger_pb2.Operation:
         now = max(int(time.time() * 1000), self._mirror.block_time_ms)
         return ledger_pb2.Operation(chain_id=self._mirror.chain_id, valid_until_ms=now + VALID_FOR_MS)
 
-    def _sign(self, operation: ledger_pb2.Operation, node: bytes, device: bytes) -> bytes:
-        tickets = self._mirror.ticket_refs(node, device, self.signer.key_id)
-        keypair = self.signer.keypair
-        return operations.build(operation, keypair.public, keypair.secret, tickets)
+    def _tickets(self, node: bytes, device: bytes) -> proofs_pb2.TicketRefs:
+        return self._mirror.ticket_refs(node, device, self.keys.key_id)

@@ -28,13 +28,26 @@ QUIET_S: Final = 90.0
 """The API server sends a bookmark about every minute; a stream that is quiet for longer is dead."""
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf compares every version of every object with the last it handled; we never ask what changed."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """kopf's settings, in one place."""
     settings.peering.standalone = True
     # Not ours: kopf takes away its finalizer from objects that none of its own handlers needs it for.
     settings.persistence.finalizer = f"{GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.posting.enabled = False
     settings.posting.level = logging.WARNING
     settings.watching.server_timeout = 300

@@ -26,6 +26,10 @@ class WorkQueue:
         """Keys ready and not yet taken."""
         return len(self._ready)
 
+    def load(self) -> int:
+        """Keys ready or being worked on."""
+        return len(self._ready) + len(self._working)
+
     def add(self, key: str) -> None:
         """As soon as possible."""
         if (timer := self._later.pop(key, None)) is not None:

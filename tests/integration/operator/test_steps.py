@@ -25,6 +25,7 @@ from hypermesh_operator.inventory import Inventory
 from hypermesh_operator.pool import Pool
 from hypermesh_operator.publishing import Publisher
 from hypermesh_operator.reconciler import Reconciler, Tools
+from hypermesh_operator.signing import Signer
 from hypermesh_operator.submitting import Submitter
 
 from ...builders import CLUSTER_UID
@@ -49,7 +50,7 @@ class Successor:
                 pool=pool,
                 attempts=Attempts(pool, submitter, mirror, CLUSTER_UID, lambda: None),
                 submitter=submitter,
-                publisher=Publisher(kube, self._inventory, submitter.signer, mesh.ledger.ca_pem),
+                publisher=Publisher(kube, self._inventory, submitter.keys, mesh.ledger.ca_pem),
                 announcer=Announcer(kube, "test"),
                 inventory=self._inventory,
                 release_timeout_s=60.0,
@@ -73,10 +74,10 @@ async def successors(mesh: Mesh) -> AsyncIterator[list[Successor]]:
     """An endless supply: `pop` gives one that remembers nothing."""
     config: Path = await mesh.operator_kubeconfig()
     async with Kube.from_kubeconfig(config) as kube:
-        signer = await identity.load(kube, SYSTEM)
+        signer = Signer(await identity.load(kube, SYSTEM))
         client = LedgerClient(mesh.ledger.target, mesh.ledger.ca_pem)
         mirror = Mirror(client)
-        following = asyncio.create_task(mirror.run())
+        running = [asyncio.create_task(mirror.run()), asyncio.create_task(signer.run())]
         await mirror.synced.wait()
         submitter = Submitter(client, mirror, signer)
 
@@ -87,8 +88,9 @@ async def successors(mesh: Mesh) -> AsyncIterator[list[Successor]]:
         try:
             yield Supply()
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await client.close()
 
 

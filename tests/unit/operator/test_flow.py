@@ -37,6 +37,7 @@ class Cluster:
     answer: Verdict | None = None
     seconds: float = 0.0
     gone: bool = False
+    busy: bool = False
     steps: list[str] = field(default_factory=list)
 
     def world(self, verdict: Verdict | None, reported_s: float = 1e9) -> World:
@@ -51,6 +52,7 @@ class Cluster:
             flight=FlightState.NONE,
             verdict=verdict,
             reported_s=reported_s,
+            busy=self.busy,
             now=NOW + timedelta(seconds=self.seconds),
             release_timeout_s=BOUND_S,
         )
@@ -270,6 +272,19 @@ def test_what_the_node_complains_of_is_shown() -> None:
     cluster.run()
     assert cluster.ready()["reason"] == "EnforcementFailed"
     assert cluster.ready()["message"] == "Node node-1: no memory cgroup."
+
+
+def test_under_load_one_status_says_it_all_but_silence_is_bounded() -> None:
+    cluster = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=True)
+    assert isinstance(cluster.run(), flow.Rest)
+    assert cluster.steps == []
+    cluster.mapping = replace(MAPPING, programmed=True)
+    cluster.run()
+    assert cluster.steps == ["Report"]
+    assert cluster.ready()["status"] == "True"
+    silent = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=True, seconds=flow.REPORTS_TOGETHER_S)
+    silent.run()
+    assert silent.ready()["reason"] == "WaitingForNode"
 
 
 def test_refused_tickets_are_a_matter_of_proven() -> None:
