@@ -48,7 +48,7 @@ _OPTIONS: Final = (
 )
 _CONCURRENT_CALLS: Final = 128
 """With at most 1 MiB each in flight, what callers can make this process hold."""
-_CALLS_AN_ADDRESS: Final = 32
+_CALLS_AN_ADDRESS: Final = 16
 _BODY_S: Final = 20.0
 """Time for a body of at most 1 MiB to arrive."""
 

@@ -18,11 +18,12 @@ import pytest
 from tls_papers import tls_identity
 
 from hypermesh import addressing
-from hypermesh.v1 import ledger_pb2, resource_pb2
+from hypermesh.v1 import ledger_pb2, resource_pb2, resource_pb2_grpc
 from hypermesh_agent.enforcement.regions import FileRegion
 from hypermesh_agent.serving import server as serving
 from hypermesh_agent.serving.authorization import Desk, Served
 from hypermesh_agent.serving.server import ResourceServer
+from hypermesh_clients.resource import ResourceClient
 
 PREFIX = IPv6Network("fd12:3456:789a:1:1122:3300::/88")
 ADDRESS = IPv6Address("fd12:3456:789a:1:1122:3340::1")
@@ -162,8 +163,13 @@ async def test_an_address_that_is_opened_again_is_asked_for_again(here: Here) ->
     here.desk.expect(ADDRESS.packed)
     await here.server.start()
     assert await code(here.ask("Describe", b"")) == (grpc.StatusCode.UNAVAILABLE, "AddressOpening")
-    here.desk.open(here.served)
-    await here.ask("Describe", b"")
+    async with ResourceClient(str(ADDRESS), TOKEN, b"", patience=20) as client:
+        client._stub = resource_pb2_grpc.ResourceStub(here.channel)  # type: ignore[no-untyped-call]
+        asked = asyncio.create_task(client.describe())
+        await asyncio.sleep(0.3)
+        assert not asked.done(), "it asks again by itself"
+        here.desk.open(here.served)
+        assert (await asked).size == SIZE
 
 
 async def test_a_server_that_never_started_stops(here: Here) -> None:
