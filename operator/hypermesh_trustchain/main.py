@@ -11,6 +11,8 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from prometheus_client import Gauge
 
@@ -22,10 +24,9 @@ from hypermesh_clients.kube_resources import NAMESPACES
 from hypermesh_clients.kube_secrets import fill_once
 from hypermesh_clients.trust import KEK_ENTRY, KEK_SECRET, Trust
 from hypermesh_trustchain.enrolling import Enroller, Place
-from hypermesh_trustchain.known_nodes import RegistryDamaged
 from hypermesh_trustchain.publishing import FederationMismatch, Publisher
-from hypermesh_trustchain.root_store import RootReplaced, RootStore
-from hypermesh_trustchain.roots import CLUSTER, Root, RootDamaged
+from hypermesh_trustchain.root_store import UNUSABLE, RootStore
+from hypermesh_trustchain.roots import CLUSTER, Root
 from hypermesh_trustchain.service import PORT, ServerCertificate, server
 
 log = logging.getLogger("hypermesh_trustchain")
@@ -33,7 +34,7 @@ log = logging.getLogger("hypermesh_trustchain")
 _KNOWN = Gauge("hypermesh_trustchain_known_nodes", "Node keys in the registry.")
 _EXPIRES = Gauge("hypermesh_trustchain_tls_root_expiry_seconds", "Unix time at which the TLS root ends.")
 GRACE = 5.0
-FATAL = (RootDamaged, RegistryDamaged, RootReplaced, FederationMismatch, ConfigError, falcon.NativeLibraryMissing)
+FATAL = (*UNUSABLE, FederationMismatch, ConfigError, falcon.NativeLibraryMissing)
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -88,6 +89,19 @@ async def fill_wrapping_key(kube: Kube, namespace: str) -> None:
     await fill_once(kube, namespace, KEK_SECRET, KEK_ENTRY, lambda: {KEK_ENTRY: os.urandom(keyfile.SECRET_BYTES)})
 
 
+async def until_first_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one ends or raises, then ends the others; raises what that one raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def run(options: argparse.Namespace) -> None:
     """Until cancelled. Raises the FATAL errors."""
     falcon.native()
@@ -108,7 +122,7 @@ async def run(options: argparse.Namespace) -> None:
         starting.reason = None
         log.info("serving federation %s, prefix %s, on port %d", root.federation.hex(), root.prefix, port)
         try:
-            await publisher.run()
+            await until_first_ends(publisher.run(), store.broken())
         finally:
             await grpc_server.stop(GRACE)
             await probes.stop()

@@ -12,14 +12,18 @@ import datetime
 from hypermesh_clients.kube import Conflict, Kube
 from hypermesh_clients.kube_resources import SECRETS
 from hypermesh_clients.kube_secrets import contents, encoded, fill_once
-from hypermesh_trustchain.known_nodes import KnownNodes
-from hypermesh_trustchain.roots import FALCON_KEY, SECRET, Root, generate
+from hypermesh_trustchain.known_nodes import KnownNodes, RegistryDamaged
+from hypermesh_trustchain.roots import FALCON_KEY, SECRET, Root, RootDamaged, generate
 
 NODES = "nodes"
 
 
 class RootReplaced(Exception):
     """The Secret holds another root than the one this process works with: restart to take the new one."""
+
+
+UNUSABLE = (RootReplaced, RootDamaged, RegistryDamaged)
+"""What a person must mend: nobody can be enrolled before."""
 
 
 class RootStore:
@@ -32,6 +36,8 @@ class RootStore:
         self._root: Root | None = None
         self._version = ""
         self._nodes = KnownNodes({})
+        self._broken = asyncio.Event()
+        self._problem: Exception | None = None
 
     @property
     def namespace(self) -> str:
@@ -42,6 +48,12 @@ class RootStore:
     def known(self) -> int:
         """How many node keys are in the registry."""
         return len(self._nodes.nodes)
+
+    async def broken(self) -> None:
+        """Waits until an enrolment finds the Secret unusable, then raises what it found (see UNUSABLE)."""
+        await self._broken.wait()
+        if self._problem is not None:
+            raise self._problem
 
     async def open(self) -> Root:
         """The root, generated on the very first start. Raises RootDamaged, RegistryDamaged, KubeError."""
@@ -66,10 +78,18 @@ class RootStore:
                 try:
                     written = await self._kube.merge_patch(SECRETS, SECRET, patch, self._namespace)
                 except Conflict:
-                    await self._load()
+                    await self._reload()
                     continue
                 self._nodes, self._version = nodes, written["metadata"]["resourceVersion"]
                 return counter
+
+    async def _reload(self) -> None:
+        try:
+            await self._load()
+        except UNUSABLE as error:
+            self._problem = error
+            self._broken.set()
+            raise
 
     async def _load(self) -> Root:
         secret = await self._kube.get(SECRETS, SECRET, self._namespace)

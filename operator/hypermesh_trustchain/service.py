@@ -24,6 +24,7 @@ from hypermesh_clients.kube import KubeError
 from hypermesh_trustchain import tls_leaves
 from hypermesh_trustchain.enrolling import LIFETIME, Enroller
 from hypermesh_trustchain.refusals import EnrolmentRefused, Reason
+from hypermesh_trustchain.root_store import UNUSABLE
 from hypermesh_trustchain.roots import Root
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ async def _translated(
         return await answer()
     except EnrolmentRefused as refused:
         code, reason, message = _STATUS[refused.reason], refused.reason.value, refused.message
+    except UNUSABLE as error:  # this process ends with it (see main); the next one may find it mended
+        code, reason, message = grpc.StatusCode.UNAVAILABLE, "RootUnusable", str(error)
     except KubeError as error:
         code, reason, message = grpc.StatusCode.UNAVAILABLE, "KubernetesUnavailable", str(error)
     _ENROLMENTS.labels(reason).inc()

@@ -28,7 +28,7 @@ from hypermesh_trustchain.challenges import LIFETIME_MS
 from hypermesh_trustchain.enrolling import Enroller, Place
 from hypermesh_trustchain.publishing import FederationMismatch, Publisher
 from hypermesh_trustchain.refusals import EnrolmentRefused, Reason
-from hypermesh_trustchain.root_store import RootReplaced, RootStore
+from hypermesh_trustchain.root_store import NODES, RootReplaced, RootStore
 from hypermesh_trustchain.roots import CLUSTER, FALCON_KEY, SECRET, RootDamaged
 from hypermesh_trustchain.service import ServerCertificate, server
 
@@ -189,6 +189,23 @@ async def test_a_running_process_notices_a_replaced_root(bare: Any) -> None:
     await RootStore(bare.kube, bare.namespace).open()
     with pytest.raises(RootReplaced, match="restart"):
         await store.enrol(bytes(32), "node-1", NOW, NOW)
+
+
+@pytest.mark.parametrize(("key", "damage"), [(NODES, b"no whole record"), (FALCON_KEY, b"no key")])
+async def test_an_enrolment_that_finds_the_secret_damaged_ends_the_process(bare: Any, key: str, damage: bytes) -> None:
+    process = await bare.spawn()
+    await bare.ready()
+    trust = await trust_of(bare)
+    token, _ = await bare.token_file()
+    await bare.kube.merge_patch(SECRETS, SECRET, {"data": {key: base64.b64encode(damage).decode()}}, bare.namespace)
+    waiting = asyncio.create_task(enrol_at(bare, trust, falcon.generate(), token))
+    try:
+        assert await exit_code(process) == 1
+        assert "restore Secret hypermesh-trustchain-root" in bare.log()[-1]["message"]
+        assert bare.log()[-1]["level"] == "critical"
+        assert not waiting.done(), "the client should wait for the next process"
+    finally:
+        waiting.cancel()
 
 
 async def test_published_trust_is_repaired_and_checked(bare: Any) -> None:
