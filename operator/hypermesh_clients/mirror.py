@@ -66,6 +66,8 @@ class View:
                 self.allocations.pop(change.allocation_gone, None)
             case "ticket":
                 self._apply_ticket(change.ticket)
+            case "ticket_gone":
+                self._drop_ticket(change.ticket_gone)
             case "work_seed":
                 self.work_seeds[change.work_seed.node] = change.work_seed
             case "epoch":
@@ -87,6 +89,15 @@ class View:
             held = self.work_tickets.get((ticket.node, ticket.subject))
             if held is None or held.epoch <= ticket.epoch:
                 self.work_tickets[ticket.node, ticket.subject] = ticket
+
+    def _drop_ticket(self, gone: proofs_pb2.Ticket) -> None:
+        """Older tickets than the newest leave the state all the time; they are not held here."""
+        held = self.tickets.get((gone.kind, gone.subject))
+        if held is not None and (held.node, held.epoch) == (gone.node, gone.epoch):
+            del self.tickets[gone.kind, gone.subject]
+        held = self.work_tickets.get((gone.node, gone.subject))
+        if gone.kind == proofs_pb2.PROOF_KIND_WORK and held is not None and held.epoch == gone.epoch:
+            del self.work_tickets[gone.node, gone.subject]
 
 
 Callback = Callable[[ledger_pb2.Change], None]

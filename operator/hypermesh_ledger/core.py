@@ -8,17 +8,19 @@ Everything here runs on one event loop; only signatures, proofs and the disk's c
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from dataclasses import dataclass
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.checks import Check
 from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.metrics import Metrics
-from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool
 from hypermesh_ledger.retention import Retention
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
@@ -102,8 +104,14 @@ class Core:
                 await self._settle(unsettled, decoded)
         if height <= head.height:
             return height
-        self.pool.add(decoded, tx)
+        self.pool.add(decoded, tx, self._share(decoded.envelope.signer))
         return None
+
+    def _share(self, signer: bytes) -> int:
+        """How much of the pool a key may fill; an operator speaks for a whole cluster."""
+        record = read(self.base, keys.node(signer), ledger_pb2.NodeRecord)
+        body = trust_pb2.CertificateBody.FromString(b"" if record is None else record.certificate.body)
+        return OPERATORS_SHARE if body.role == trust_pb2.ROLE_OPERATOR else EVERYBODYS_SHARE
 
     async def _settle(self, unsettled: Unsettled, decoded: operations.Decoded) -> None:
         try:
@@ -118,16 +126,23 @@ class Core:
         """Execute a decided block on the committed state; nothing is written yet."""
         started = time.perf_counter()
         while True:
-            try:
-                outcome = execute(self.base, block, self.verdicts.required)
+            unsettled: dict[bytes, Check] = {}
+            outcome = execute(self.base, block, functools.partial(self._required, unsettled))
+            if not unsettled:
                 break
-            except Unsettled as unsettled:
-                await self.verdicts.settle(unsettled.check)
+            await asyncio.gather(*map(self.verdicts.settle, unsettled.values()))
         writes = outcome.writes if self.born is None else {**self.born.entries, **outcome.writes}
         prepared = self.store.prepare(block.height, block.time_ms, writes)
         self.pending = Pending(block, outcome, prepared)
         self.metrics.executed(time.perf_counter() - started)
         return self.pending
+
+    def _required(self, unsettled: dict[bytes, Check], check: Check) -> None:
+        """Takes a check for passed that is not settled yet, and notes it: this execution will be thrown away."""
+        try:
+            self.verdicts.required(check)
+        except Unsettled:
+            unsettled[check.key] = check
 
     async def commit(self) -> ledger_pb2.Block:
         """Make the executed block durable, then visible: readers, submitters, followers. Returns the new head."""

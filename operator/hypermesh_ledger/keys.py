@@ -5,9 +5,10 @@ Numbers are big-endian and of fixed width, so the order of keys is the order of 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from hypermesh.digests import u64
+from hypermesh.v1 import proofs_pb2
 
 GENESIS: Final = b"genesis"
 CHAIN_ID: Final = b"chain"
@@ -69,6 +70,15 @@ def tickets(kind: int, node_id: bytes, subject: bytes) -> bytes:
 def ticket(kind: int, node_id: bytes, subject: bytes, epoch: int) -> bytes:
     """-> Ticket"""
     return tickets(kind, node_id, subject) + u64(epoch)
+
+
+def named_ticket(key: bytes) -> proofs_pb2.Ticket:
+    """Kind, node, subject and epoch of the ticket that `ticket` gave this key."""
+    kind, rest, epoch = key[len(TICKET)], key[len(TICKET) + 1 : -8], int.from_bytes(key[-8:], "big")
+    node_id, subject = rest[:32], rest[32:]
+    return proofs_pb2.Ticket(
+        kind=cast(proofs_pb2.ProofKind, kind), node=node_id, subject=subject or node_id, epoch=epoch
+    )
 
 
 def ticket_hash(value: bytes) -> bytes:

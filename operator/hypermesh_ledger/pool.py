@@ -7,7 +7,7 @@ A transaction stays until a block decides it; who submitted it waits on its futu
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,6 +17,9 @@ from hypermesh_ledger.execution import Result
 
 MAX_TXS: Final = 10_000
 MAX_BYTES: Final = 128 << 20
+OPERATORS_SHARE: Final = 1_024
+EVERYBODYS_SHARE: Final = 64
+"""Transactions of one key at most, so that no key can fill the pool for all."""
 TX_OVERHEAD: Final = 8
 """Bytes that a block adds to a transaction, at most (field tag and length)."""
 
@@ -24,12 +27,13 @@ Waiter = asyncio.Future[Result]
 
 
 class Pool:
-    """Transactions by their hash. All calls on one event loop."""
+    """Transactions by their hash, with their signers. All calls on one event loop."""
 
     def __init__(self, gossip: bool = False) -> None:
         """gossip: keep a list of what peers have not been told yet (`reap`)."""
-        self._first: dict[bytes, bytes] = {}
-        self._then: dict[bytes, bytes] = {}
+        self._first: dict[bytes, tuple[bytes, bytes]] = {}
+        self._then: dict[bytes, tuple[bytes, bytes]] = {}
+        self._signed: Counter[bytes] = Counter()
         self._bytes = 0
         self._waiters: dict[bytes, list[Waiter]] = {}
         self._untold: deque[bytes] | None = deque() if gossip else None
@@ -41,14 +45,21 @@ class Pool:
     def __contains__(self, tx_hash: bytes) -> bool:
         return tx_hash in self._first or tx_hash in self._then
 
-    def add(self, decoded: Decoded, tx: bytes) -> None:
-        """Admit a checked transaction; once more changes nothing. Raises Refused(MempoolFull)."""
+    def add(self, decoded: Decoded, tx: bytes, share: int = EVERYBODYS_SHARE) -> None:
+        """Admit a checked transaction; once more changes nothing. share: how many its signer may have here.
+
+        Raises Refused(MempoolFull).
+        """
         if decoded.tx_hash in self:
             return
         if len(self) >= MAX_TXS or self._bytes + len(tx) > MAX_BYTES:
             raise Refused(Reason.MempoolFull, f"{len(self)} transactions are waiting already.")
+        signer = decoded.envelope.signer
+        if self._signed[signer] >= share:
+            raise Refused(Reason.MempoolFull, f"{share} transactions of key {signer.hex()[:16]} are waiting already.")
         urgent = decoded.kind in ("enrol_node", "commit_work", "prove")
-        (self._first if urgent else self._then)[decoded.tx_hash] = tx
+        (self._first if urgent else self._then)[decoded.tx_hash] = tx, signer
+        self._signed[signer] += 1
         self._bytes += len(tx)
         if self._untold is not None:
             self._untold.append(tx)
@@ -79,7 +90,7 @@ class Pool:
                 return []
         taken: list[bytes] = []
         for pending in (self._first, self._then):
-            for tx in pending.values():
+            for tx, _ in pending.values():
                 max_bytes -= len(tx) + TX_OVERHEAD
                 if max_bytes < 0:
                     return taken
@@ -100,9 +111,13 @@ class Pool:
     def decide(self, results: Iterable[Result]) -> None:
         """A committed block's results: its transactions leave, their submitters get the answer."""
         for result in results:
-            tx = self._first.pop(result.tx_hash, None) or self._then.pop(result.tx_hash, None)
-            if tx is not None:
+            held = self._first.pop(result.tx_hash, None) or self._then.pop(result.tx_hash, None)
+            if held is not None:
+                tx, signer = held
                 self._bytes -= len(tx)
+                self._signed[signer] -= 1
+                if not self._signed[signer]:
+                    del self._signed[signer]
             for waiter in self._waiters.pop(result.tx_hash, []):
                 if not waiter.done():
                     waiter.set_result(result)

@@ -2,7 +2,7 @@
 
 ingress: settle(check) in a thread (signatures) or in the verifier process (proofs), then judge with `known`
 block:   `required` computes a missing signature at once and asks for a missing proof by raising Unsettled;
-         FinalizeBlock settles it and executes again (execution is pure, so that costs only time)
+         FinalizeBlock settles all of them and executes again (execution is pure, so that costs only time)
 """
 
 from __future__ import annotations

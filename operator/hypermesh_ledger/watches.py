@@ -155,6 +155,8 @@ def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:
     if value is None:
         if kind == keys.ALLOCATION:
             yield ledger_pb2.Change(allocation_gone=key[len(keys.ALLOCATION) :])
+        elif kind == keys.TICKET:
+            yield ledger_pb2.Change(ticket_gone=keys.named_ticket(key))
         return
     if key == keys.EPOCH:
         yield ledger_pb2.Change(epoch=ledger_pb2.Epoch.FromString(value))
@@ -180,6 +182,8 @@ def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
             return change.allocation.node == node
         case "ticket":
             return change.ticket.node == node
+        case "ticket_gone":
+            return change.ticket_gone.node == node
         case "work_seed":
             return change.work_seed.node == node
     return True

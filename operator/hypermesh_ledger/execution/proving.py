@@ -19,7 +19,7 @@ from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Proof
 from hypermesh_ledger.execution import epochs
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
-from hypermesh_ledger.execution.tickets import win
+from hypermesh_ledger.execution.tickets import forget_work, win
 
 MAX_DEVICES: Final = 64
 
@@ -41,7 +41,7 @@ def commit_work(context: Context, signer: Signer, operation: ledger_pb2.CommitWo
     held = read(context.state, keys.seed(signer.key_id), ledger_pb2.WorkSeed)
     if held is not None and held.epoch == operation.epoch:
         if list(held.commitments) == commitments:
-            return context.height
+            return held.height
         raise Refused(Reason.AlreadyCommitted, f"{signer.body.subject} committed other work for this epoch.")
     seed = digest("work/seed", context.block_hash, signer.key_id, u64(operation.epoch))
     context.put(
@@ -52,6 +52,7 @@ def commit_work(context: Context, signer: Signer, operation: ledger_pb2.CommitWo
             seed=seed,
             commitments=commitments,
             committed_ms=context.time_ms,
+            height=context.height,
         ),
     )
     return context.height
@@ -79,6 +80,7 @@ def prove(context: Context, signer: Signer, operation: ledger_pb2.Prove) -> int:
     for each in seed.commitments:
         ticket = work_ticket(each.device, epoch, asked, each.root)
         win(context, proofs_pb2.PROOF_KIND_WORK, node, each.device, epoch, ticket)
+    forget_work(context, node)
     ticket = time_ticket(node, epoch, asked, operation.time)
     win(context, proofs_pb2.PROOF_KIND_TIME, node, node, epoch, ticket)
     context.state.put(keys.proven(node), u64(epoch))

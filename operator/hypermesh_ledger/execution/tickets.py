@@ -10,7 +10,7 @@ from typing import Final
 
 from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import proofs_pb2
+from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.execution.context import Context, Signer, read
 
@@ -43,18 +43,44 @@ def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes
 def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes, epoch: int, value: bytes) -> None:
     """Record a won ticket; forget those of the same subject that are too old even to be called stale."""
     state = context.state
-    newest_kept = context.epoch.number - context.genesis.proofs.grace_epochs - REMEMBERED_EPOCHS
     for key, old in list(state.scan(keys.tickets(kind, node, subject))):
-        ticket = proofs_pb2.Ticket.FromString(old)
-        if ticket.epoch < newest_kept:
-            state.delete(key)
-            state.delete(keys.ticket_hash(ticket.hash))
+        old_ticket = proofs_pb2.Ticket.FromString(old)
+        if _old(context, old_ticket):
+            _forget(context, key, old_ticket)
     ticket = proofs_pb2.Ticket(
         kind=kind, subject=subject, epoch=epoch, hash=value, issued_ms=context.time_ms, node=node
     )
     key = keys.ticket(kind, node, subject, epoch)
     context.put(key, ticket)
     state.put(keys.ticket_hash(value), key)
+
+
+def forget_work(context: Context, node: bytes) -> None:
+    """Forget the old work tickets of devices that are gone: all but the newest that an asset still depends on."""
+    prefix = keys.tickets(_WORK, node, node)
+    held = [(key, proofs_pb2.Ticket.FromString(value)) for key, value in context.state.scan(prefix)]
+    newest = {ticket.subject: key for key, ticket in held}  # keys are in the order of epochs
+    for key, ticket in held:
+        if _old(context, ticket) and (newest[ticket.subject] != key or not _depended_on(context, ticket)):
+            _forget(context, key, ticket)
+
+
+def _old(context: Context, ticket: proofs_pb2.Ticket) -> bool:
+    return ticket.epoch < context.epoch.number - context.genesis.proofs.grace_epochs - REMEMBERED_EPOCHS
+
+
+def _forget(context: Context, key: bytes, ticket: proofs_pb2.Ticket) -> None:
+    context.state.delete(key)
+    context.state.delete(keys.ticket_hash(ticket.hash))
+
+
+def _depended_on(context: Context, ticket: proofs_pb2.Ticket) -> bool:
+    """Whether a registered asset names the device; mostly that is the device's own."""
+    own = read(context.state, keys.asset(ticket.subject), ledger_pb2.AssetRecord)
+    if own is not None and not own.retired:
+        return True
+    assets = (ledger_pb2.AssetRecord.FromString(value) for _, value in context.state.scan(keys.ASSET))
+    return any(each.registration.work_device == ticket.subject and not each.retired for each in assets)
 
 
 def _require_ticket(

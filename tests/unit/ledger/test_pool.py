@@ -14,8 +14,8 @@ from hypermesh_ledger.execution import Result
 from hypermesh_ledger.pool import TX_OVERHEAD, Pool
 
 
-def decoded(kind: str, name: bytes) -> operations.Decoded:
-    return operations.Decoded(ledger_pb2.Envelope(), ledger_pb2.Operation(), kind, name)
+def decoded(kind: str, name: bytes, signer: bytes = b"") -> operations.Decoded:
+    return operations.Decoded(ledger_pb2.Envelope(signer=signer), ledger_pb2.Operation(), kind, name)
 
 
 async def test_proofs_first_then_first_come() -> None:
@@ -56,6 +56,21 @@ async def test_full(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused) as caught:
         pool.add(decoded("allocate", b"3"), b"3")
     assert caught.value.reason is Reason.MempoolFull
+
+
+async def test_one_key_does_not_fill_the_pool_for_all() -> None:
+    pool = Pool()
+    pool.add(decoded("prove", b"1", b"greedy"), b"1", share=2)
+    pool.add(decoded("allocate", b"2", b"greedy"), b"2", share=2)
+    pool.add(decoded("allocate", b"2", b"greedy"), b"2", share=2)
+    with pytest.raises(Refused, match="transactions of key") as caught:
+        pool.add(decoded("allocate", b"3", b"greedy"), b"3", share=2)
+    assert caught.value.reason is Reason.MempoolFull
+    pool.add(decoded("allocate", b"4", b"modest"), b"4", share=2)
+    pool.decide([Result(b"2", 1), Result(b"2", 1)])
+    pool.add(decoded("allocate", b"3", b"greedy"), b"3", share=2)
+    pool.decide([Result(name, 1) for name in (b"1", b"3", b"4")])
+    assert not pool._signed
 
 
 async def test_everybody_who_waits_is_told_once() -> None:

@@ -1,0 +1,87 @@
+"""The application between its edges: checks of a block are settled together, and a key fills only its share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from hypermesh import operations
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_ledger import core as core_module
+from hypermesh_ledger import pool as pool_module
+from hypermesh_ledger.core import Core
+from hypermesh_ledger.execution import Block, Outcome, execute
+from hypermesh_ledger.metrics import Metrics
+from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.store import Store
+from hypermesh_ledger.verdicts import Verdicts
+from hypermesh_ledger.verifier import Verifier
+
+from ...builders import TrustRoot, allocation
+from . import proofs
+from .world import CPU, Settled, World
+
+
+def core_of(world: World, directory: Path) -> tuple[Core, Verifier]:
+    """A core on the world's state, nothing verified yet."""
+    store = Store(directory)
+    prepared = store.prepare(world.height, world.now_ms, dict(world.state.entries))
+    store.commit(prepared)
+    store.advance(prepared)
+    verifier = Verifier()
+    return Core(store, Verdicts(verifier), Pool(), Metrics(CollectorRegistry())), verifier
+
+
+async def test_proofs_of_a_block_are_settled_in_one_pass(
+    root: TrustRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(root, proofs.small())
+    txs = []
+    for name in ("node-1", "node-2"):
+        node = world.enrol(trust_pb2.ROLE_NODE, name)
+        commitment = proofs.commitment(world, node, node.asset_id(CPU, "cpu-0"), node.asset_id(CPU, "cpu-1"))
+        assert world.reason(world.tx(node, commit_work=commitment)) is None
+        proof = proofs.proof(world, node, tmp_path / name)
+        if name == "node-2":
+            proof.time.output = bytes([proof.time.output[0] ^ 1]) + proof.time.output[1:]
+        txs.append(world.tx(node, prove=proof))
+    executions = []
+
+    def counted(*arguments: object) -> Outcome:
+        executions.append(arguments)
+        return execute(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(core_module, "execute", counted)
+    core, verifier = core_of(world, tmp_path / "state")
+    pending = await core.finalize(Block(world.height + 1, world.now_ms + 10, b"h" * 32, txs))
+    assert [result.reason for result in pending.outcome.results] == [None, Reason.TimeProofInvalid]
+    assert len(executions) == 2
+    assert world.block(*txs) == pending.outcome.results
+    await verifier.close()
+    core.verdicts.close()
+    core.store.close()
+
+
+async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "OPERATORS_SHARE", 2)
+    monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", 1)
+    core, _ = core_of(settled, tmp_path / "state")
+    refs = settled.refs(settled.node, settled.node, settled.cpu_id)
+    update = ledger_pb2.UpdateAsset(asset_id=settled.cpu_id, revision=1, sharing=settled.cpu.sharing)
+    updates = []
+    for update.capacity in (101, 102):
+        updates.append(settled.tx(settled.node, refs, update_asset=update))
+    allocations = [settled.allocate(allocation(settled.node, settled.cpu, f"u{each}", 1)) for each in range(3)]
+    for admitted, too_many in ((updates[:1], updates[1]), (allocations[:2], allocations[2])):
+        for tx in admitted:
+            assert await core.admit(tx, operations.tx_hash(tx)) is None
+        with pytest.raises(Refused) as caught:
+            await core.admit(too_many, operations.tx_hash(too_many))
+        assert caught.value.reason is Reason.MempoolFull
+    assert len(core.pool) == 3
+    assert pool_module.EVERYBODYS_SHARE < pool_module.OPERATORS_SHARE < pool_module.MAX_TXS
+    core.verdicts.close()
+    core.store.close()
