@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypermesh import operations
+from hypermesh import addressing, operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
@@ -22,6 +22,8 @@ MAX_LEASE_SECONDS: Final = 366 * 24 * 3600
 CLOCK_TOLERANCE_MS: Final = 60_000
 REPLAY_WINDOW_MS: Final = operations.VALIDITY_MS + CLOCK_TOLERANCE_MS
 """A transaction can be valid for this long at most; so ended allocations are remembered for as long."""
+ADDRESS_ATTEMPTS: Final = 16
+"""Addresses that an allocation may have; the next is tried when one is taken. More choice would let a tenant pick."""
 PER_BLOCK: Final = 2_000
 """Leases ended, and tombstones removed, in one block at most."""
 
@@ -43,6 +45,10 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
     if operation.amount > free:
         text = f"{record.registration.name} has {free} free, {operation.amount} are asked for."
         raise Refused(Reason.InsufficientCapacity, text)
+    counters = (addressing.allocation_counter(operation.allocation_id, each) for each in range(ADDRESS_ATTEMPTS))
+    if operation.address_counter not in counters:
+        text = f"The address counter {operation.address_counter} does not follow from the allocation's id."
+        raise Refused(Reason.AddressWrong, text)
     address = expected_address(owner, record.registration, operation.address_counter)
     take_address(context, operation.address, address, operation.allocation_id)
     record.reserved += operation.amount

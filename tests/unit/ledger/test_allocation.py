@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypermesh import addressing
 from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
@@ -243,3 +244,21 @@ def test_any_history_keeps_the_books(history: list[tuple[str, int, int]]) -> Non
 
 
 _ROOT = TrustRoot()
+
+
+@pytest.mark.parametrize(("attempt", "reason"), [(15, None), (16, Reason.AddressWrong)])
+def test_a_tenant_does_not_choose_its_address(settled: Settled, attempt: int, reason: Reason | None) -> None:
+    """The address fits the counter, but the counter must be one of the few that the allocation's id gives."""
+    asked = allocation(settled.node, settled.cpu, "u", 1)
+    asked.address_counter = addressing.allocation_counter(asked.allocation_id, attempt)
+    body, kind = settled.node.body, addressing.AddressType.of_asset(settled.cpu.type)
+    asked.address = addressing.asset_address(
+        body.federation,
+        body.cluster,
+        settled.node.key_id,
+        body.node_counter,
+        kind,
+        settled.cpu.hardware_id,
+        asked.address_counter,
+    ).packed
+    assert settled.reason(settled.allocate(asked)) is reason
