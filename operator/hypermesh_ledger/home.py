@@ -101,9 +101,8 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
         (home / socket).unlink(missing_ok=True)  # of processes that were killed
     key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
     path, config = home / "config" / "genesis.json", home / "config" / "config.toml"
-    document = json.loads(path.read_text()) if path.exists() else None
     if not key.exists():
-        if document is not None:
+        if path.exists():
             raise HomeMismatch(
                 f"{key} is missing, and {path} names it as the chain's validator: no other key can make blocks. "
                 "Restore it from a backup, or start with an empty directory and a new chain."
@@ -116,9 +115,10 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
             "Restore it, or start with an empty directory and a new key."
         )
     validator = json.loads(key.read_text())
-    if document is None:
+    if not path.exists():
         write_durably(path, json.dumps(_document(chain_id, genesis, validator)))
     else:
+        document = json.loads(path.read_text())
         _check_same(home, document, chain_id, genesis)
         if document["validators"][0]["pub_key"] != validator["pub_key"]:
             raise HomeMismatch(
