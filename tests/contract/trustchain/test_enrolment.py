@@ -345,7 +345,8 @@ async def test_it_speaks_only_tls_and_only_under_its_name(install: Any, trust: T
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         plain.settimeout(10)
         assert not plain.recv(64).startswith(b"\0\0")  # no HTTP/2 settings frame
-    key, brief = falcon.generate(), {"root_public": trust.root_public, "patience": 0.5}
+    key = falcon.generate()
+    brief: dict[str, Any] = {"root_public": trust.root_public, "patience": 0.5}
     with pytest.raises(TrustChainUnavailable):
         await enrol(install.target, trust.ca_pem, key, token, **brief, server_name="elsewhere.example")
     other = await asyncio.to_thread(install.server.authority.read_bytes)
