@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -18,9 +19,11 @@ from hypermesh import operations
 from hypermesh.resources import ASSET_TYPE_NAMES
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.kube import Kube
+from hypermesh_clients.kube_config import ConfigError
+from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
-from hypermesh_clients.trust import read_trust
+from hypermesh_clients.trust import TrustInvalid, TrustNotPublished, read_trust
 
 PATIENCE_S = 30.0
 
@@ -74,8 +77,24 @@ def account(mirror: Mirror) -> dict[str, Any]:
     }
 
 
+def run(options: argparse.Namespace) -> int:
+    """Exit status: 0, or 1 after one sentence on stderr."""
+    try:
+        asyncio.run(show(options))
+    except (ConfigError, KubeError, TrustNotPublished, TrustInvalid) as error:
+        print(f"hypermesh-ledger state: {error}", file=sys.stderr)  # noqa: T201  # its output
+    except TimeoutError:
+        text = (
+            f"The ledger at {options.ledger} sent no whole copy within {PATIENCE_S:.0f} s: check its pods' readiness."
+        )
+        print(f"hypermesh-ledger state: {text}", file=sys.stderr)  # noqa: T201  # its output
+    else:
+        return 0
+    return 1
+
+
 async def show(options: argparse.Namespace) -> None:
-    """Prints the account. Raises KubeError, TrustNotPublished, TimeoutError."""
+    """Prints the account. Raises ConfigError, KubeError, TrustNotPublished, TrustInvalid, TimeoutError."""
     async with Kube.auto() as kube:
         trust = await read_trust(kube, options.namespace, patience=PATIENCE_S)
     client = LedgerClient(options.ledger, trust.ca_pem)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypermesh_clients import serving
 from hypermesh_ledger import account
 from hypermesh_ledger.options import (
     NAMED_PARAMETERS,
@@ -86,16 +87,11 @@ async def supervise(home: Path, commands: Commands) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0 after a signal, 78 when a person must mend the configuration first."""
+    """Entry point: 0 after a signal, 78 when a person must mend the configuration first; 1 when there is no `state`."""
     options, application = parse(sys.argv[1:] if argv is None else argv)
     if options.command == "state":
-        asyncio.run(account.show(options))
-        return 0
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format='{"level": "%(levelname)s", "process": "ledger-supervisor", "message": "%(message)s"}',
-    )
+        return account.run(options)
+    serving.setup_logging("ledger-supervisor")
     cometbft = find_cometbft(options.cometbft)
     if cometbft is None:
         _log.critical("CometBFT is not at %s: give --cometbft, or build it with `make tools`.", options.cometbft)

@@ -181,6 +181,7 @@ async def _until_logged(ledger: Ledger, words: str) -> None:
 def test_logs_are_json_lines_without_secrets(files: Path) -> None:
     done = start(files, "--chain-id", "x" * 51)
     refused(done, "1 to 50 characters")
-    for line in done.stderr.splitlines():
-        assert json.loads(line)["message"]
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["process"] for line in lines} == {"ledger", "ledger-supervisor"}
+    assert all(line["message"] and line["time"] and line["level"] for line in lines)
     assert sys.executable not in done.stderr
