@@ -1,4 +1,4 @@
-"""ListSnapshots: none; a new validator replays blocks from its peers."""
+"""ListSnapshots: none. As old blocks are pruned, a new validator can only join a chain younger than what is kept."""
 
 from __future__ import annotations
 
