@@ -9,17 +9,27 @@ import sys
 from pathlib import Path
 
 from hypermesh.operations import TICKETLESS
+from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger.checks import verify_now
 from hypermesh_ledger.execution import Block, execute
 from hypermesh_ledger.store import Store
 
 from ...builders import allocation, registration
+from . import proofs
 from .world import CPU, Settled, World
 
 
-def history(settled: Settled) -> None:
+def history(settled: Settled, plot: Path) -> None:
     """Some of everything, good and refused, over several epochs."""
+    commitment = proofs.commitment(settled, settled.node, settled.cpu_id)
+    committed = settled.tx(settled.node, commit_work=commitment)
+    settled.block(committed, committed)
+    proof = proofs.proof(settled, settled.node, plot)
+    good = settled.tx(settled.node, prove=proof)
+    proof.time.output = proof.time.output[::-1]
+    results = settled.block(settled.tx(settled.node, prove=proof), good, good)
+    assert [result.reason for result in results] == [Reason.TimeProofInvalid, None, Reason.AlreadyProven]
     for index in range(12):
         settled.block(
             *(
@@ -71,7 +81,7 @@ print(json.dumps(replay(start, blocks, Path(sys.argv[3]))))
 def test_two_hash_seeds_give_the_same_app_hashes(settled: Settled, tmp_path: Path) -> None:
     start = dict(settled.state.entries)
     begun = len(settled.blocks)
-    history(settled)
+    history(settled, tmp_path / "plot")
     blocks = settled.blocks[begun:]
     assert any(result for block in blocks for result in block.txs)
     document = {
