@@ -26,6 +26,7 @@ class Inventory:
         self._uids: dict[bytes, str] = {}
         self._mappings: dict[tuple[str, str], Mapping] = {}
         self._reported: dict[str, float] = {}
+        self._published: dict[str, float] = {}
         self._grants: dict[bytes, tuple[ledger_pb2.AllocationRecord, Grant]] = {}
 
     def allocation(self, uid: str) -> Allocation | None:
@@ -67,6 +68,7 @@ class Inventory:
             self._uids.pop(held.allocation_id, None)
             self._grants.pop(held.allocation_id, None)
         self._reported.pop(uid, None)
+        self._published.pop(uid, None)
         metrics.ALLOCATIONS.set(len(self._allocations))
 
     def mapping(self, allocation: Allocation) -> Mapping | None:
@@ -103,3 +105,11 @@ class Inventory:
     def reported_s(self, uid: str) -> float:
         """Seconds since we wrote its status; infinite when this process never did."""
         return time.monotonic() - self._reported.get(uid, float("-inf"))
+
+    def published(self, uid: str) -> None:
+        """We applied its Secret and ProxyMapping just now."""
+        self._published[uid] = time.monotonic()
+
+    def published_s(self, uid: str) -> float:
+        """Seconds since we published it; infinite when this process never did."""
+        return time.monotonic() - self._published.get(uid, float("-inf"))

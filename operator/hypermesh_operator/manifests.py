@@ -33,8 +33,12 @@ def finalizers(allocation: Allocation, wanted: bool) -> dict[str, Any]:
 
 
 def status(allocation: Allocation, wanted: Status) -> dict[str, Any]:
-    """The whole status of exactly this object."""
-    return {"metadata": allocation.metadata, "status": wanted}
+    """A merge patch that makes `wanted` the status of exactly this object, which nobody else writes.
+
+    Server-side apply would come to the same and costs the API server half as much again.
+    """
+    gone = dict.fromkeys(key for key in allocation.status if key not in wanted)
+    return {"metadata": {"uid": allocation.uid}, "status": {**wanted, **gone}}
 
 
 def access_secret(allocation: Allocation, grant: Grant, token_text: str, ca_pem: bytes) -> dict[str, Any]:

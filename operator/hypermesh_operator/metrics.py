@@ -13,7 +13,7 @@ FAILURES = Counter("hypermesh_operator_failures_total", "Turns that ended in an 
 ORPHANS = Counter("hypermesh_operator_orphans_released_total", "Allocations on the ledger released by the sweep.")
 EVENTS_DROPPED = Counter("hypermesh_operator_events_dropped_total", "Events not written because too many waited.")
 LEADER = Gauge("hypermesh_operator_leader", "1 while this replica acts.")
-LEDGER_AGE = Gauge("hypermesh_operator_ledger_age_seconds", "Seconds since the ledger's last word.")
+LEDGER_AGE = Gauge("hypermesh_operator_ledger_age_seconds", "Seconds since the ledger's last word or new block.")
 READY_SECONDS = Histogram(
     "hypermesh_operator_ready_seconds",
     "From creation of an Allocation to its condition Ready (whole seconds of the API server's clock).",

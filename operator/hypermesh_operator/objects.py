@@ -113,7 +113,6 @@ class Grant:
     address: str
     port: int
     capability_hash: bytes
-    granted_ms: int
     expires_ms: int
     height: int
     tx_hash: bytes
@@ -137,7 +136,6 @@ def grant(record: ledger_pb2.AllocationRecord) -> Grant:
         address=str(IPv6Address(allocate.address)),
         port=allocate.port,
         capability_hash=allocate.capability_hash,
-        granted_ms=record.granted_ms,
         expires_ms=record.expires_ms,
         height=record.height,
         tx_hash=record.tx_hash,

@@ -71,6 +71,7 @@ class Publisher:
             await self._delete(allocation, None)
             answer = await self._kube.apply(PROXY_MAPPINGS, body, field_manager=OPERATOR_MANAGER)
         self._inventory.see_mapping(answer)
+        self._inventory.published(allocation.uid)
 
     async def _delete(self, allocation: Allocation, uid: str | None) -> None:
         try:

@@ -180,6 +180,7 @@ class Reconciler:
             flight=tools.attempts.state(allocation.allocation_id),
             verdict=verdict,
             reported_s=tools.inventory.reported_s(uid),
+            published_s=tools.inventory.published_s(uid),
             busy=self._queue.load() > BUSY,
             now=datetime.now(UTC),
             release_timeout_s=tools.release_timeout_s,
@@ -229,8 +230,14 @@ class Reconciler:
 
     async def _report(self, allocation: Allocation, status: Status) -> None:
         before = allocation.status
-        body = manifests.status(allocation, status)
-        answer = await self._tools.kube.apply(ALLOCATIONS, body, field_manager=OPERATOR_MANAGER, subresource="status")
+        answer = await self._tools.kube.merge_patch(
+            ALLOCATIONS,
+            allocation.name,
+            manifests.status(allocation, status),
+            allocation.namespace,
+            subresource="status",
+            field_manager=OPERATOR_MANAGER,
+        )
         self._tools.inventory.see(answer)
         self._tools.inventory.reported(allocation.uid)
         self._tools.announcer.transition(allocation, before, status)

@@ -23,7 +23,7 @@ from hypermesh_operator.attempts import Attempts
 from hypermesh_operator.inventory import Inventory
 from hypermesh_operator.pool import Pool
 from hypermesh_operator.publishing import Publisher
-from hypermesh_operator.reconciler import FRESH_S, Reconciler, Tools
+from hypermesh_operator.reconciler import Reconciler, Tools
 from hypermesh_operator.signing import Signer
 from hypermesh_operator.submitting import Submitter
 from hypermesh_operator.sweep import Sweep
@@ -130,8 +130,5 @@ def _kube(settings: config.Config) -> Kube:
 
 
 def _ledger_check(mirror: Mirror) -> str | None:
-    age = mirror.age()
-    metrics.LEDGER_AGE.set(age)
-    if not mirror.synced.is_set():
-        return "its records have not come yet"
-    return None if age < FRESH_S else f"nothing heard for {age:.0f} s"
+    metrics.LEDGER_AGE.set(max(mirror.age(), mirror.stalled_for()))
+    return mirror.problem()

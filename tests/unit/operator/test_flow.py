@@ -38,6 +38,7 @@ class Cluster:
     seconds: float = 0.0
     gone: bool = False
     busy: bool = False
+    published_s: float = 1e9
     steps: list[str] = field(default_factory=list)
 
     def world(self, verdict: Verdict | None, reported_s: float = 1e9) -> World:
@@ -52,6 +53,7 @@ class Cluster:
             flight=FlightState.NONE,
             verdict=verdict,
             reported_s=reported_s,
+            published_s=self.published_s,
             busy=self.busy,
             now=NOW + timedelta(seconds=self.seconds),
             release_timeout_s=BOUND_S,
@@ -274,15 +276,16 @@ def test_what_the_node_complains_of_is_shown() -> None:
     assert cluster.ready()["message"] == "Node node-1: no memory cgroup."
 
 
-def test_under_load_one_status_says_it_all_but_silence_is_bounded() -> None:
-    cluster = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=True)
-    assert isinstance(cluster.run(), flow.Rest)
+@pytest.mark.parametrize(("busy", "bound"), [(False, flow.TOGETHER_S), (True, flow.TOGETHER_BUSY_S)])
+def test_one_status_says_what_comes_together_but_silence_is_bounded(busy: bool, bound: float) -> None:
+    cluster = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=busy, published_s=bound / 2)
+    assert cluster.run() == flow.Rest(bound / 2)
     assert cluster.steps == []
     cluster.mapping = replace(MAPPING, programmed=True)
     cluster.run()
     assert cluster.steps == ["Report"]
     assert cluster.ready()["status"] == "True"
-    silent = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=True, seconds=flow.REPORTS_TOGETHER_S)
+    silent = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=busy, published_s=bound)
     silent.run()
     assert silent.ready()["reason"] == "WaitingForNode"
 

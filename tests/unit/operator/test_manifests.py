@@ -45,3 +45,9 @@ def test_finalizer_names_exactly_this_object() -> None:
     assert metadata["uid"] == UID
     assert metadata["finalizers"] == ["hypermesh.online/release"]
     assert manifests.finalizers(allocation(), wanted=False)["metadata"]["finalizers"] == []
+
+
+def test_status_leaves_nothing_of_the_former_one() -> None:
+    before = allocation(status={"nodeName": "old", "granted": {"memory": "1Gi"}})
+    patch = manifests.status(before, {"nodeName": "new"})
+    assert patch == {"metadata": {"uid": UID}, "status": {"nodeName": "new", "granted": None}}

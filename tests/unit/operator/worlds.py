@@ -83,7 +83,6 @@ GRANT = Grant(
     address="fd12:3456:789a:1::1",
     port=7443,
     capability_hash=b"\5" * 32,
-    granted_ms=int(NOW.timestamp() * 1000),
     expires_ms=int(NOW.timestamp() * 1000) + 3_600_000,
     height=42,
     tx_hash=b"\6" * 32,
