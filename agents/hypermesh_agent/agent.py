@@ -41,7 +41,6 @@ from .survey import EVERY_KIND, Survey
 
 _log = logging.getLogger(__name__)
 
-LEDGER_SILENCE_S: Final = 10.0
 RENEWAL_PAUSE_S: Final = 60.0
 """Between two attempts to renew while TrustChain is away."""
 GPUS: Final = frozenset({Kind.GPU})
@@ -152,13 +151,9 @@ class Agent:
             await asyncio.gather(renewal, *tasks, return_exceptions=True)
 
     def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs, proxy: ProxyService) -> None:
-        def ledger() -> str | None:
-            silent = mirror.age()
-            return None if silent < LEDGER_SILENCE_S else f"nothing heard from the ledger for {silent:.0f} s"
-
         self._probes.add("agent", lambda: None)
         self._probes.add("watch", publisher.watch.check)
-        self._probes.add("ledger", ledger)
+        self._probes.add("ledger", mirror.problem)
         self._probes.add("proxy", proxy.problem)
         self._metrics.follow("ledger_silence_seconds", "Seconds since the ledger's last word.", mirror.age)
         self._metrics.follow(

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 5.0
 """The ledger sends a marker every second; after this much silence the connection is given up."""
+HALTED_S: Final = 10.0
+"""A ledger without a new block for this long (idle, it makes one a second) commits nothing, whatever it answers."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -113,6 +115,8 @@ class Mirror:
         self._callbacks: list[Callback] = []
         self._advanced = asyncio.Event()
         self._heard: float | None = None
+        self._moved: float | None = None
+        self._last_height = 0
         self.synced = asyncio.Event()
         """Set once the first whole copy is there, and then for ever; `age` says how fresh it is."""
 
@@ -175,6 +179,19 @@ class Mirror:
     def age(self) -> float:
         """Seconds since the ledger's last word; infinite before the first."""
         return float("inf") if self._heard is None else time.monotonic() - self._heard
+
+    def stalled_for(self) -> float:
+        """Seconds since the height last rose; infinite before the first. Markers alone keep only `age` small."""
+        return float("inf") if self._moved is None else time.monotonic() - self._moved
+
+    def problem(self) -> str | None:
+        """Why the ledger can't be counted on now, None when it can: for readiness checks."""
+        if not self.synced.is_set():
+            return "its records have not come yet"
+        silent, stalled = self.age(), self.stalled_for()
+        if silent >= HALTED_S:
+            return f"nothing heard for {silent:.0f} s"
+        return f"no block for {stalled:.0f} s" if stalled >= HALTED_S else None
 
     def ticket_refs(self, node: bytes, device: bytes, signer: bytes) -> proofs_pb2.TicketRefs:
         """The four tickets of an operation on an asset of `node` proven by `device` (its record's work_device).
@@ -241,6 +258,8 @@ class Mirror:
                     else:
                         fresh.apply(change)
                         snapshot.append(change)
+                if swapped and self.height != self._last_height:
+                    self._last_height, self._moved = self.height, time.monotonic()
                 self._wake()
 
     def _swap(self, fresh: View, snapshot: list[ledger_pb2.Change]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.ledger import Commit, LedgerUnavailable
+from hypermesh_clients.mirror import HALTED_S
 
 from ...builders import TrustRoot
 from ..ledger_fixture import Ledger, Settled, running_ledger, settle
@@ -115,16 +116,18 @@ async def test_supervisor_killed(tmp_path: Path) -> None:
 async def test_crash_at_a_step_of_a_block(tmp_path: Path, point: str) -> None:
     marker = tmp_path / "armed"
     async with crashing(tmp_path, point, marker) as ledger:
-        settled = await settle_cheaply(ledger)
+        settled = await settle(ledger, 10)
+        envelope = settled.allocate("u")
         marker.touch()
         first = (await ledger.client.status()).height
         if point == "info":  # called only when CometBFT starts
             os.kill(ledger.pids()["cometbft"], signal.SIGKILL)
-        commit = await insist(ledger, settled)
+        commit = await insist(ledger, envelope)
         await until(lambda: not marker.exists())
         await ledger.until_up(after=max(first, commit.height) + 1, limit_s=RECOVERY_S)
-        again = await insist(ledger, settled)
+        again = await insist(ledger, envelope)
         assert again.height == commit.height
+        await check_books(settled, [envelope], [commit, again])
         assert "SIGKILL" in ledger.log()
         sound(ledger)
 
@@ -174,3 +177,20 @@ async def test_refusals_survive_a_restart(tmp_path: Path) -> None:
         other.signature = bytes([other.signature[0], other.signature[1] ^ 1]) + other.signature[2:]
         with pytest.raises(Refused, match="BadSignature"):
             await ledger.client.submit(other.SerializeToString(deterministic=True), timeout=30)
+
+
+async def test_a_halted_chain_is_seen_though_it_answers(tmp_path: Path) -> None:
+    """CometBFT stands still; the application goes on answering and sending markers, so only the height tells."""
+    async with running_ledger(tmp_path, patient()) as ledger:
+        mirror = ledger.mirror
+        await until(lambda: mirror.problem() is None)
+        cometbft = ledger.pids()["cometbft"]
+        os.kill(cometbft, signal.SIGSTOP)
+        try:
+            await until(lambda: mirror.problem() is not None)
+            assert mirror.age() < 3
+            assert mirror.stalled_for() >= HALTED_S
+            assert "no block for" in str(mirror.problem())
+        finally:
+            os.kill(cometbft, signal.SIGCONT)
+        await until(lambda: mirror.problem() is None)
