@@ -27,9 +27,15 @@ def capability_hash(token_text: str) -> bytes:
     return hashlib.sha256(token_text.encode()).digest()
 
 
-def finalizers(allocation: Allocation, wanted: bool) -> dict[str, Any]:
-    """Our finalizer on exactly this object, or its removal; others' finalizers stay."""
-    return {"metadata": {**allocation.metadata, "finalizers": [FINALIZER] if wanted else []}}
+def with_finalizer(allocation: Allocation) -> dict[str, Any]:
+    """Our finalizer on exactly this object, by server-side apply; others' finalizers stay."""
+    return {"metadata": {**allocation.metadata, "finalizers": [FINALIZER]}}
+
+
+def without_finalizer(allocation: Allocation) -> dict[str, Any]:
+    """A merge patch that takes our finalizer away, whoever put it there, from exactly this version."""
+    others = [name for name in allocation.finalizers if name != FINALIZER]
+    return {"metadata": {"resourceVersion": str(allocation.version), "finalizers": others}}
 
 
 def status(allocation: Allocation, wanted: Status) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Allocation:
     version: int
     created: str
     deleted_at: float | None
-    finalized: bool
+    finalizers: tuple[str, ...]
     spec: AllocationSpec
     status: dict[str, Any]
     allocation_id: bytes
@@ -41,6 +41,11 @@ class Allocation:
     def reference(self) -> str:
         """How messages name it."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def finalized(self) -> bool:
+        """Whether our finalizer is on it."""
+        return FINALIZER in self.finalizers
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def allocation(body: Body, cluster_uid: str) -> Allocation:
         version=int(metadata["resourceVersion"]),
         created=metadata.get("creationTimestamp") or "",
         deleted_at=datetime.fromisoformat(deleted).timestamp() if deleted else None,
-        finalized=FINALIZER in (metadata.get("finalizers") or ()),
+        finalizers=tuple(metadata.get("finalizers") or ()),
         spec=allocation_spec(body["spec"]),
         status=dict(body.get("status") or {}),
         allocation_id=operations.allocation_id(cluster_uid, metadata["uid"]),

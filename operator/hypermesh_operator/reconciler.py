@@ -196,7 +196,7 @@ class Reconciler:
         allocation = world.allocation
         match step:
             case flow.AddFinalizer():
-                await self._finalizer(allocation, wanted=True)
+                await self._add_finalizer(allocation)
             case flow.Allocate():
                 return await self._allocate(allocation)
             case flow.Publish(grant):
@@ -211,13 +211,9 @@ class Reconciler:
                 await self._forget(allocation, abandoned)
         return None
 
-    async def _finalizer(self, allocation: Allocation, wanted: bool) -> None:
-        body = manifests.finalizers(allocation, wanted)
-        answer = await self._tools.kube.apply(ALLOCATIONS, body, field_manager=OPERATOR_MANAGER)
-        if wanted:
-            self._tools.inventory.see(answer)
-        else:  # gone, or soon: what others' finalizers still hold, the watch shows
-            self._tools.inventory.lose(allocation.uid)
+    async def _add_finalizer(self, allocation: Allocation) -> None:
+        body = manifests.with_finalizer(allocation)
+        self._tools.inventory.see(await self._tools.kube.apply(ALLOCATIONS, body, field_manager=OPERATOR_MANAGER))
 
     async def _allocate(self, allocation: Allocation) -> Verdict | None:
         verdict = await self._tools.attempts.obtain(allocation)
@@ -271,7 +267,12 @@ class Reconciler:
             _log.warning("Allocation %s goes before its release is committed: %s", allocation.reference, abandoned)
             note = f"Deleted before the ledger committed the release, which is left to the sweep: {abandoned}"
             self._tools.announcer.say(allocation, "ReleaseLeftToSweep", note, "Release", warning=True)
-        await self._finalizer(allocation, wanted=False)
+        patch = manifests.without_finalizer(allocation)
+        await self._tools.kube.merge_patch(
+            ALLOCATIONS, allocation.name, patch, allocation.namespace, field_manager=OPERATOR_MANAGER
+        )
+        # Gone, or soon; what others' finalizers still hold, the watch shows.
+        self._tools.inventory.lose(allocation.uid)
 
 
 def _seconds(created: str) -> float:

@@ -75,6 +75,12 @@ KINDS = {
     "RoleBinding": Resource(RBAC, "v1", "rolebindings", "RoleBinding"),
     "ClusterRole": Resource(RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
     "ClusterRoleBinding": Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+    "MutatingAdmissionPolicy": Resource(
+        ADMISSION, "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", namespaced=False
+    ),
+    "MutatingAdmissionPolicyBinding": Resource(
+        ADMISSION, "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", namespaced=False
+    ),
     "ValidatingAdmissionPolicy": POLICIES,
     "ValidatingAdmissionPolicyBinding": Resource(
         ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
@@ -106,6 +112,7 @@ async def install_chart(kube: Kube, *parts: str) -> None:
     """Parts of the chart as helm renders them, in the namespace SYSTEM."""
     command = [str(BINARIES / "helm"), "template", "hypermesh", str(ROOT / "charts/hypermesh"), "--namespace", SYSTEM]
     command += [f"--show-only=templates/{part}" for part in parts]
+    command += [f"--api-versions={ADMISSION}/v1/MutatingAdmissionPolicy"]  # as helm finds it on this server
     rendered = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=60)
     for manifest in yaml.safe_load_all(rendered.stdout):
         if manifest:
@@ -190,9 +197,14 @@ async def report_programmed(kube: Kube, mapping: Object) -> None:
         "conditions": merge((), said, metadata.get("generation", 1), now),
         "observed": {"programmedTime": timestamp(now), "targetAddress": "fd00::1", "targetPort": 7443},
     }
-    named = {"name": metadata["name"], "namespace": metadata["namespace"]}
-    body = {"metadata": named, "status": status}
-    await kube.apply(PROXY_MAPPINGS, body, field_manager=AGENT_MANAGER, subresource="status")
+    await kube.merge_patch(
+        PROXY_MAPPINGS,
+        metadata["name"],
+        {"status": status},
+        metadata["namespace"],
+        subresource="status",
+        field_manager=AGENT_MANAGER,
+    )
 
 
 def _matches(condition: Any, reason: str | None, status: str | None) -> bool:

@@ -209,6 +209,13 @@ async def test_only_the_operator_writes_an_allocations_status(accounts: Accounts
     await apply(operator, ALLOCATIONS, wished, "hypermesh-operator", subresource="status")
 
 
+async def test_an_allocation_is_born_with_the_finalizer(accounts: Accounts) -> None:
+    spec = {"type": "memory", "resources": {"memory": "1Gi"}}
+    body = {"metadata": {"name": "born", "namespace": mesh.TENANT, "finalizers": ["example.com/other"]}, "spec": spec}
+    created = await accounts.admin.create(ALLOCATIONS, body)
+    assert created["metadata"]["finalizers"] == ["example.com/other", "hypermesh.online/release"]
+
+
 async def test_the_operator_writes_no_secrets_but_access_secrets(accounts: Accounts) -> None:
     operator = await accounts.operator()
     named = {"metadata": {"name": "mine-access", "namespace": mesh.TENANT}}

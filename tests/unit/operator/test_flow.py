@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hypermesh.conditions import find, is_true
+from hypermesh.resources import FINALIZER
 from hypermesh_operator import flow, statuses
 from hypermesh_operator.flow import FlightState, World, decide
 from hypermesh_operator.objects import Allocation, Grant, Mapping
@@ -63,7 +64,7 @@ class Cluster:
         self.steps.append(type(step).__name__)
         match step:
             case flow.AddFinalizer():
-                self.allocation = replace(self.allocation, finalized=True)
+                self.allocation = replace(self.allocation, finalizers=(FINALIZER,))
             case flow.Allocate():
                 if self.answer is not None:
                     return self.answer
@@ -78,7 +79,7 @@ class Cluster:
                 assert self.grant is not None
                 self.grant = replace(self.grant, active=False)
             case flow.Forget():
-                self.allocation = replace(self.allocation, finalized=False)
+                self.allocation = replace(self.allocation, finalizers=())
                 self.gone = True
         return None
 

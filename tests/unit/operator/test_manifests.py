@@ -40,11 +40,12 @@ def test_mapping_says_what_the_ledger_said() -> None:
     assert objects.mapping(uids).owner == UID
 
 
-def test_finalizer_names_exactly_this_object() -> None:
-    metadata = manifests.finalizers(allocation(), wanted=True)["metadata"]
-    assert metadata["uid"] == UID
-    assert metadata["finalizers"] == ["hypermesh.online/release"]
-    assert manifests.finalizers(allocation(), wanted=False)["metadata"]["finalizers"] == []
+def test_finalizer_names_exactly_this_object_and_spares_others() -> None:
+    metadata = manifests.with_finalizer(allocation())["metadata"]
+    assert (metadata["uid"], metadata["finalizers"]) == (UID, ["hypermesh.online/release"])
+    held = allocation(finalizers=("other/one", "hypermesh.online/release", "other/two"))
+    patch = manifests.without_finalizer(held)
+    assert patch == {"metadata": {"resourceVersion": "7", "finalizers": ["other/one", "other/two"]}}
 
 
 def test_status_leaves_nothing_of_the_former_one() -> None:

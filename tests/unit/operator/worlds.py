@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from hypermesh.resources import AllocationSpec
+from hypermesh.resources import FINALIZER, AllocationSpec
 from hypermesh.v1 import ledger_pb2
 from hypermesh_operator.objects import Allocation, Grant, Mapping
 from hypermesh_operator.policies.model import Candidate, Offer, Request
@@ -52,7 +52,9 @@ def offer(free: int | None = None, proven: bool = True, **changes: Any) -> Offer
 
 
 def allocation(**changes: Any) -> Allocation:
-    """An Allocation resource nobody has touched yet."""
+    """An Allocation resource nobody has touched yet; `finalized` puts our finalizer on it."""
+    if "finalized" in changes:
+        changes["finalizers"] = (FINALIZER,) if changes.pop("finalized") else ()
     fresh = Allocation(
         uid=UID,
         namespace="team-a",
@@ -61,7 +63,7 @@ def allocation(**changes: Any) -> Allocation:
         version=7,
         created="2026-11-22T17:59:59Z",
         deleted_at=None,
-        finalized=False,
+        finalizers=(),
         spec=SPEC,
         status={},
         allocation_id=ID,
