@@ -112,6 +112,9 @@ class Node:
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": f"{KUBERNETES}/kubelet.crt",
             "tlsPrivateKeyFile": f"{KUBERNETES}/kubelet.key",
+            # A process that is killed on purpose comes back in seconds, not after five minutes (KEP-4603).
+            "featureGates": {"KubeletCrashLoopBackOffMax": True},
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "2s"},
             "containerRuntimeEndpoint": f"unix://{CRI_SOCKET}",
             "clusterDNS": [str(self.plan.dns_service)],
             "clusterDomain": CLUSTER_DOMAIN,
