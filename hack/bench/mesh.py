@@ -28,10 +28,10 @@ from hypermesh_clients.kube_resources import ALLOCATIONS, NAMESPACES
 NAMESPACE = "bench"
 LIMIT_S = 300.0
 PROCESSES = {
-    "agent": "hypermesh-agent",
-    "operator": "hypermesh-operator",
-    "trustchain": "hypermesh-trustchain",
-    "ledger application": "hypermesh_ledger.application",
+    "agent": "/bin/hypermesh-agent run",
+    "operator": "/bin/hypermesh-operator",
+    "trustchain": "/bin/hypermesh-trustchain",
+    "ledger application": "-m hypermesh_ledger.application",
     "cometbft": "cometbft start",
 }
 

@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     """Parses the command line, builds, and answers the exit status."""
     known = {tool.name: tool for tool in TOOLS}
     parser = argparse.ArgumentParser(prog="python3 hack/toolchain", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default: all but {', '.join(ON_DEMAND)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default: all but {', '.join(ON_DEMAND)}"
+    )
     parser.add_argument("--list", action="store_true", help="show name, version and path, and build nothing")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in known]
