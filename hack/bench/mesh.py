@@ -120,7 +120,7 @@ def memory() -> Iterator[Row]:
         except OSError:
             continue
         for name, pattern in PROCESSES.items():
-            if (pattern in command and "/opt/hypermesh" in command) or (name == "cometbft" and pattern in command):
+            if pattern in command:
                 size = int(status.partition("VmRSS:")[2].split()[0]) if "VmRSS:" in status else 0
                 found[name] = max(found.get(name, 0), size)
     for name, size in sorted(found.items()):
