@@ -15,8 +15,8 @@ no_package() { # operator/ must stay a source root: the standard library has a m
 # A registry's host or a private mirror must never be written into the repo.
 no_hosts() { ! git ls-files -z | xargs -0 grep -lIE 'index-url|--extra-index|registry\.npmjs|proxy\.golang\.org|files\.pythonhosted' -- 2>/dev/null | grep -vE '^(hack/lint\.sh)$' | grep .; }
 
-run ruff $bin/ruff check .
-run ruff-format $bin/ruff format --check .
+run ruff $bin/ruff check --no-cache .
+run ruff-format $bin/ruff format --no-cache --check .
 run mypy $bin/mypy
 run mypy-cluster sh -c "cd hack/cluster && ../../$bin/mypy --strict --explicit-package-bases local_cluster __main__.py"
 run mypy-toolchain sh -c "cd hack/toolchain && ../../$bin/mypy --strict --explicit-package-bases pinned_tools __main__.py"

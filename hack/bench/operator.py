@@ -96,11 +96,15 @@ async def load(kube: Kube, namespace: str, count: int, done: Callable[[Object], 
     return count / (max(ended.values()) - start), [ended[name] - begun[name] for name in ended]
 
 
-async def clear(kube: Kube, namespace: str) -> None:
-    """Deletes what `load` made, and waits."""
+async def clear(kube: Kube, namespace: str, *, finalizers: bool = True) -> None:
+    """Deletes what `load` made, and waits; without honouring finalizers where nobody is there to take them away."""
     for resource in (ALLOCATIONS, PROXY_MAPPINGS):
         items = await kube.list(resource, namespace)
         await asyncio.gather(*(kube.delete(resource, item["metadata"]["name"], namespace) for item in items))
+        if not finalizers:
+            free = {"metadata": {"finalizers": []}}
+            patches = (kube.merge_patch(resource, item["metadata"]["name"], free, namespace) for item in items)
+            await asyncio.gather(*patches, return_exceptions=True)  # some are gone already
     async with asyncio.timeout(LIMIT_S):
         while await kube.list(ALLOCATIONS, namespace):  # noqa: ASYNC110 - the API server tells by being asked
             await asyncio.sleep(0.2)
@@ -119,10 +123,10 @@ async def empty(mesh: Mesh, namespace: str, count: int) -> Figures:
         full = rss_mib(process.pid)
         return Figures(rate, start, full, (cpu_s(process.pid) - before) * 1000 / count, latency)
     finally:
-        await clear(mesh.kube, namespace)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(20)
+        await clear(mesh.kube, namespace, finalizers=False)
 
 
 async def ours(mesh: Mesh, namespace: str, count: int) -> Figures:

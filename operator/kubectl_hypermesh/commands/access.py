@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hypermesh_clients.resource import ResourceClient, ResourceError
-
 from hypermesh_clients.kube import Kube, NotFound
 from hypermesh_clients.kube_resources import ALLOCATIONS, SECRETS
+from hypermesh_clients.resource import ResourceClient, ResourceError
 from kubectl_hypermesh.options import CommandError, Options
 from kubectl_hypermesh.output import condition, structured
 
