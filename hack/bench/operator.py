@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))  # last: it must shadow nothing
 
+from _rows import Row, publish  # noqa: E402
 from tests.integration.operator_fixture import Mesh, running_mesh  # noqa: E402
 
 from hypermesh.conditions import is_true  # noqa: E402
@@ -151,13 +151,13 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 
-def report(mine: list[Figures], base: list[Figures], objects: int) -> list[dict[str, object]]:
+def report(mine: list[Figures], base: list[Figures], objects: int) -> list[Row]:
     """Rows for the table and the file."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
-    def row(name: str, unit: str, pick: Callable[[Figures], float]) -> dict[str, object]:
+    def row(name: str, unit: str, pick: Callable[[Figures], float]) -> Row:
         value, baseline = (statistics.median(map(pick, figures)) for figures in (mine, base))
         return {
             "name": name,
@@ -167,7 +167,6 @@ def report(mine: list[Figures], base: list[Figures], objects: int) -> list[dict[
             "baseline_value": round(baseline, 2),
             "ratio": round(value / baseline, 3),
             "repetitions": len(mine),
-            "commit": commit.stdout.strip(),
         }
 
     return [
@@ -195,20 +194,13 @@ async def run(objects: int, repetitions: int) -> int:
                     flush=True,
                 )
     rows = report(mine, base, objects)
-    target = ROOT / "build" / "bench" / "operator.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("".join(json.dumps(item) + "\n" for item in rows))
-    for item in rows:
-        print(
-            f"{item['name']:30} {item['value']:>9} {item['unit']:9} {item['baseline_name']} {item['baseline_value']:>9}"
-            f"  ratio {item['ratio']}"
-        )
+    publish("operator", rows)
     throughput, memory = rows[0]["ratio"], rows[2]["ratio"]
     missed = [
         text
         for text, bad in (
-            (f"throughput ratio {throughput} is below 0.4", float(str(throughput)) < 0.4),
-            (f"memory ratio {memory} is above 1.3", float(str(memory)) > 1.3),
+            (f"throughput ratio {throughput} is below 0.4", throughput < 0.4),
+            (f"memory ratio {memory} is above 1.3", memory > 1.3),
         )
         if bad
     ]

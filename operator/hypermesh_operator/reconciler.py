@@ -75,8 +75,12 @@ class Reconciler:
     # -- what wakes it ---------------------------------------------------------------------------------------------
 
     def touch(self, uid: str) -> None:
-        """Something about that Allocation, or its mapping, changed."""
+        """Something about that Allocation changed."""
         self._queue.add(uid)
+
+    def advance(self, uid: str) -> None:
+        """What it waited for has come: its ledger record, or its node's report."""
+        self._queue.add(uid, urgent=True)
 
     def gone(self, uid: str) -> None:
         """The resource is gone; what the ledger may still hold for it is the sweep's."""
@@ -106,7 +110,7 @@ class Reconciler:
                 return
         uid = self._tools.inventory.uid_of(allocation_id)
         if uid is not None:
-            self._queue.add(uid)
+            self.advance(uid)
 
     # -- working ---------------------------------------------------------------------------------------------------
 

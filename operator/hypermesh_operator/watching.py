@@ -1,8 +1,8 @@
-"""What is watched: Allocations through kopf, ProxyMappings by our own lean watch; both end in `Reconciler.touch`.
+"""What is watched: Allocations through kopf, ProxyMappings by our own lean watch; both fill the reconciler's queue.
 
 Of kopf we use the watch streams, their recovery and the login, and raw event handlers only: its change handlers keep
 their progress in annotations of every object and retry by touching it, while our keys also come from the ledger and
-from the nodes. See docs/decisions/operator.md.
+from the nodes. See docs/decisions/0005-operator.md.
 """
 
 from __future__ import annotations
@@ -142,4 +142,4 @@ class MappingWatch:
                 case _:
                     owner = self._inventory.see_mapping(event.object).owner
             if owner:
-                self._reconciler.touch(owner)
+                self._reconciler.advance(owner)

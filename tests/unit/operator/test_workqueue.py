@@ -35,6 +35,17 @@ async def test_a_key_added_while_worked_on_comes_again_and_never_twice_at_once()
     assert await drain(queue) == ["a"]
 
 
+async def test_what_is_urgent_comes_first_also_when_added_while_worked_on() -> None:
+    queue = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    queue.add("z", urgent=True)
+    async with queue.next() as first:
+        assert first == "z"
+        queue.add("z", urgent=True)
+    assert await drain(queue) == ["z", "a", "b", "c"]
+
+
 async def test_the_earlier_time_wins() -> None:
     queue = WorkQueue()
     queue.add_after("a", 30)
