@@ -77,8 +77,9 @@ contract: venv host liboqs tools ## Against a real kube-apiserver
 	@$(PYTEST) tests/contract
 
 .PHONY: integration
-integration: root venv host liboqs tools image ## Against the real ledger and the real kernel
-	@$(PYTEST) tests/integration
+integration: root venv host liboqs tools image ## Against the real ledger and the real kernel, a process a part
+	@for part in tests/integration/*/ tests/integration/test_*.py; do \
+	  case $$part in */__pycache__/) ;; *) echo "-- $$part"; $(PYTEST) $$part || exit 1 ;; esac; done
 
 .PHONY: e2e
 e2e: root venv host liboqs tools image ## Whole cluster, chart, demo path

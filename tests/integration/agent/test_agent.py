@@ -121,7 +121,7 @@ async def test_the_machines_hardware_becomes_ready_assets(mesh: Mesh, kube: Kube
         assert status["trustScore"] == mirror.nodes[record.node].trust_score // 100
         for proof in ("space", "stake", "work", "time"):
             assert len(status["proofs"][proof]) == 64
-    assert ready(AGENT_METRICS) == (200, "[+] agent\n[+] watch\n[+] ledger\n")
+    assert ready(AGENT_METRICS) == (200, "[+] agent\n[+] watch\n[+] ledger\n[+] proxy\n")
 
 
 async def test_capacities_are_the_machines(mesh: Mesh, kube: Kube) -> None:
@@ -283,7 +283,7 @@ async def test_without_the_ledger_it_is_not_ready_and_says_so(mesh: Mesh, kube: 
     await settled(mesh, kube)
     mesh.processes["ledger"].stop()
     status, text = await until("not ready", lambda: (r := ready(AGENT_METRICS))[0] == 503 and r, 40)
-    assert "[-] ledger: nothing heard from the ledger" in text
+    assert "[-] ledger: no block for" in text or "[-] ledger: nothing heard from the ledger" in text
     assert "[+] watch" in text
     assert status == 503
     mesh.processes["ledger"].start()
