@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))  # last: it must shadow nothing
+sys.path += [str(ROOT), str(Path(__file__).parent)]  # last: they must shadow nothing
 
 from _rows import Row, publish  # noqa: E402
 from tests.integration.operator_fixture import Mesh, running_mesh  # noqa: E402
@@ -153,9 +153,6 @@ def percentile(values: list[float], share: float) -> float:
 
 def report(mine: list[Figures], base: list[Figures], objects: int) -> list[Row]:
     """Rows for the table and the file."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
 
     def row(name: str, unit: str, pick: Callable[[Figures], float]) -> Row:
         value, baseline = (statistics.median(map(pick, figures)) for figures in (mine, base))

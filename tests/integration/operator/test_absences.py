@@ -25,7 +25,7 @@ async def test_deletion_never_hangs_on_a_ledger_that_is_gone(mesh: Mesh) -> None
             async with asyncio.timeout(LIMIT_S):
                 while (ready := await asyncio.to_thread(operator.probe, "/readyz"))[0] == 200:  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
-            assert "[-] ledger: nothing heard for" in ready[1]
+            assert "[-] ledger: " in ready[1]
             await mesh.apply("new", ONE_GI)
             status = await mesh.until("new", "Ready", "LedgerUnavailable")
             assert "check the hypermesh-ledger pods" in json.dumps(status)
