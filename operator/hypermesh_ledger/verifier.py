@@ -65,7 +65,10 @@ class Verifier:
         writer, reader = self._process.stdin, self._process.stdout
         if writer is None or reader is None:
             raise OSError("the verifier has no pipes")
-        writer.write(_frame(check))
+        try:
+            writer.write(_frame(check))
+        except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
+            raise OSError(f"the verifier closed its input: {error}") from error
         await writer.drain()
         lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
         reason, message = [(await reader.readexactly(length)).decode() for length in lengths]

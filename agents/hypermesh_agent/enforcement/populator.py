@@ -41,7 +41,10 @@ class _Worker:
         self.waiting[str(path)] = done
         request = {"path": str(path), "size": size, "join": [str(file) for file in join]}
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            try:
+                self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
+                raise BrokenPipeError(str(error)) from error
             await self.process.stdin.drain()
             return await done
         finally:

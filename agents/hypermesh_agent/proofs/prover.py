@@ -215,8 +215,8 @@ async def _converse(
         try:
             stdin.write(request)
             await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it ended before it read: its status tells why
+        except (BrokenPipeError, ConnectionResetError, RuntimeError):
+            return  # it ended before it read (RuntimeError is uvloop's word for that): its status tells why
         stdin.close()
 
     async def follow() -> list[str]:
