@@ -22,6 +22,7 @@ from typing import Final
 from hypermesh import certificates, falcon, keyfile
 from hypermesh.v1 import trust_pb2
 from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, TrustChainUnavailable, enrol
+from hypermesh_clients.files import write_durably
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
@@ -30,7 +31,7 @@ from hypermesh_clients.trust import KEK_SECRET, Trust, TrustInvalid, read_trust
 
 from .children import die_with_parent
 from .identity import IdentityError, Papers, TlsIdentity
-from .keys import cluster_half, local_half, node_key, write_durably
+from .keys import cluster_half, local_half, node_key
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def keep(directory: Path, kek: bytes, enrolment: Enrolment) -> None:
         "tlsRoot": _text(enrolment.tls_root),
         "rootPublic": _text(enrolment.root_public),
     }
-    write_durably(directory / FILE, keyfile.wrap(json.dumps(content).encode(), kek))
+    write_durably(directory / FILE, keyfile.wrap(json.dumps(content).encode(), kek), 0o600)
 
 
 def kept(directory: Path, kek: bytes, keypair: falcon.KeyPair, trust: Trust, now_s: int) -> Enrolment | None:

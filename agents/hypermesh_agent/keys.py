@@ -11,11 +11,11 @@ silently become another one and its Assets would be orphaned.
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 from pathlib import Path
 
 from hypermesh import falcon, keyfile
+from hypermesh_clients.files import write_durably
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import SECRETS
 from hypermesh_clients.trust import KEK_ENTRY, KEK_SECRET
@@ -55,7 +55,7 @@ def node_key(directory: Path, half: bytes) -> falcon.KeyPair:
     except (keyfile.KeyFileInvalid, keyfile.WrongKey, falcon.KeyInvalid) as error:
         raise IdentityError(f"key file {path}: {error}") from error
     pair = falcon.generate()
-    write_durably(path, keyfile.wrap(pair.encode(), kek))
+    write_durably(path, keyfile.wrap(pair.encode(), kek), 0o600)
     return pair
 
 
@@ -70,21 +70,5 @@ def local_half(directory: Path) -> bytes:
             "enrol as a new node"
         )
     half = secrets.token_bytes(keyfile.SECRET_BYTES)
-    write_durably(path, half)
+    write_durably(path, half, 0o600)
     return half
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replaces `path` (mode 0600) so that a power cut leaves the old content or the new, whole."""
-    fresh = path.with_name(f".{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

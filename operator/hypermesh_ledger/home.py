@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hypermesh.v1 import ledger_pb2
+from hypermesh_clients.files import write_durably
 from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
-from hypermesh_ledger.files import write_durably
 from hypermesh_ledger.genesis import app_state
 from hypermesh_ledger.validator_key import write_validator_key
 
@@ -107,7 +107,7 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
                 f"{key} is missing, and {path} names it as the chain's validator: no other key can make blocks. "
                 "Restore it from a backup, or start with an empty directory and a new chain."
             )
-        write_durably(signed, '{"height": "0", "round": 0, "step": 0}')
+        write_durably(signed, b'{"height": "0", "round": 0, "step": 0}', 0o644)
         write_validator_key(key)
     if not signed.exists():
         raise HomeMismatch(
@@ -116,7 +116,7 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
         )
     validator = json.loads(key.read_text())
     if not path.exists():
-        write_durably(path, json.dumps(_document(chain_id, genesis, validator)))
+        write_durably(path, json.dumps(_document(chain_id, genesis, validator)).encode(), 0o644)
     else:
         document = json.loads(path.read_text())
         _check_same(home, document, chain_id, genesis)
@@ -126,7 +126,7 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
                 "Restore the key that belongs there, or start with an empty directory and a new chain."
             )
     if not config.exists() or config.read_text() != CONFIG:
-        write_durably(config, CONFIG)
+        write_durably(config, CONFIG.encode(), 0o644)
 
 
 def _check_same(home: Path, document: dict[str, Any], chain_id: str, genesis: ledger_pb2.Genesis) -> None:

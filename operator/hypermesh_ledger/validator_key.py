@@ -16,7 +16,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
-from hypermesh_ledger.files import write_durably
+from hypermesh_clients.files import write_durably
 
 _Q: Final = 8380417
 _N: Final = 256
@@ -70,7 +70,7 @@ def write_validator_key(path: Path) -> None:
         "pub_key": {"type": "cometbft/PubKeyMlDsa65", "value": base64.b64encode(public).decode()},
         "priv_key": {"type": "cometbft/PrivKeyMlDsa65", "value": base64.b64encode(packed).decode()},
     }
-    write_durably(path, json.dumps(document), 0o600)
+    write_durably(path, json.dumps(document).encode(), 0o600)
 
 
 def _uniform(seed: bytes) -> Polynomial:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.enrolment import EnrolmentRefused, TrustChainUnavailable
 from hypermesh_ledger import errors, home, membership
-from hypermesh_ledger.files import write_durably
 
 GENESIS = ledger_pb2.Genesis(root_public_key=b"root", proofs=DEMO)
 CHAIN = "hypermesh-test"
@@ -77,22 +75,6 @@ def test_damaged_files_are_named(copy: Path, text: str) -> None:
     (copy / "config" / "genesis.json").write_text(text)
     with pytest.raises(errors.HomeMismatch):
         home.prepare(copy, CHAIN, GENESIS)
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_durably(path, "old", 0o600)
-
-    def broken(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="No space"):
-        write_durably(path, "new")
-    assert path.read_text() == "old"
-    monkeypatch.undo()
-    write_durably(path, "new", 0o600)
-    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
 
 
 @pytest.mark.parametrize(
