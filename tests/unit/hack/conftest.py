@@ -7,6 +7,6 @@ from pathlib import Path
 
 HACK = Path(__file__).resolve().parents[3] / "hack"
 
-for folder in ("cluster", "toolchain"):
+for folder in ("", "cluster", "toolchain"):
     if str(HACK / folder) not in sys.path:
         sys.path.append(str(HACK / folder))
