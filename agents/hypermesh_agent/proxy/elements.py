@@ -69,8 +69,9 @@ def ask_elements(keys: Iterable[Key] | None = None) -> bytes:
     return message(GETSETELEM, REQUEST | ACK, 1, body + nest(3, *map(pack_key, keys)))
 
 
-def read_elements(messages: Iterable[Message], now_ms: int) -> dict[Key, Target]:
-    """Elements out of the kernel's answer; the end of each from what is left of its time."""
+def read_elements(messages: Iterable[Message], asked_ms: int, answered_ms: int) -> dict[Key, Target]:
+    """Elements out of the kernel's answer; the end of each from what was left of its time between the two moments."""
+    doubt = max(0, answered_ms - asked_ms)
     found: dict[Key, Target] = {}
     for item in messages:
         if item.type != NEWSETELEM:
@@ -82,5 +83,5 @@ def read_elements(messages: Iterable[Message], now_ms: int) -> dict[Key, Target]
             key, data = attributes(parts[1])[1], attributes(parts[2])[1]
             left = int.from_bytes(parts.get(5) or parts.get(4) or b"", "big")
             name = Key(key[:16], key[16], int.from_bytes(key[20:22], "big"))
-            found[name] = Target(data[:16], int.from_bytes(data[16:18], "big"), now_ms + left)
+            found[name] = Target(data[:16], int.from_bytes(data[16:18], "big"), asked_ms + left, doubt)
     return found

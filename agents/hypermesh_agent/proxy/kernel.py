@@ -77,8 +77,9 @@ class NetlinkKernel:
 
     def read(self, keys: Collection[Key] | None = None) -> dict[Key, Target]:
         if keys is None or len(keys) > _ASK_AT_MOST:
+            asked = self._now_ms()
             try:
-                found = elements.read_elements(self._dump(elements.ask_elements()), self._now_ms())
+                found = elements.read_elements(self._dump(elements.ask_elements()), asked, self._now_ms())
             except Diverged:
                 if keys is None:
                     raise
@@ -87,13 +88,14 @@ class NetlinkKernel:
         found = {}
         for key in keys:
             with self._lock:
+                asked = self._now_ms()
                 try:
                     answer = self._socket.ask(elements.ask_elements([key]))
                 except NetlinkError as error:
                     if error.errno != errno.ENOENT:
                         raise
                     continue
-            found.update(elements.read_elements(answer, self._now_ms()))
+            found.update(elements.read_elements(answer, asked, self._now_ms()))
         return found
 
     def change(self, change: Difference) -> None:

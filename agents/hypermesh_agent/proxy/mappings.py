@@ -32,12 +32,20 @@ class Target(NamedTuple):
     address: bytes
     port: int
     expires_ms: int
+    doubt_ms: int = 0
+    """How much later the end may be: the kernel tells only what is left, at some moment of a read that takes time."""
 
     def same(self, other: Target) -> bool:
-        """Equal but for what the kernel's clock cannot hold."""
+        """Equal but for what the kernel's clock cannot hold and a read cannot tell."""
         if (self.address, self.port) != (other.address, other.port):
             return False
-        return abs(self.expires_ms - other.expires_ms) <= EXPIRY_TOLERANCE_MS
+        return (
+            max(
+                self.expires_ms - (other.expires_ms + other.doubt_ms),
+                other.expires_ms - (self.expires_ms + self.doubt_ms),
+            )
+            <= EXPIRY_TOLERANCE_MS
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypermesh_agent.proxy import elements, netlink, nftables, routes, ruleset
-from hypermesh_agent.proxy.mappings import Key, Target
+from hypermesh_agent.proxy.mappings import EXPIRY_TOLERANCE_MS, Key, Target, difference
 from hypermesh_agent.proxy.routes import Route
 
 OWN = IPv6Network("fd12:3456:789a:1:1122:3300::/88")
@@ -45,14 +45,25 @@ def test_elements_survive_the_way_through_bytes(table: dict[Key, tuple[bytes, in
     now = time.time_ns() // 1_000_000
     wanted = {key: Target(address, port, now + left) for key, (address, port, left) in table.items()}
     answer = [netlink.Message(kind, body) for kind, _, body in elements.add_elements(wanted, now)]
-    assert elements.read_elements(answer, now) == wanted
+    assert elements.read_elements(answer, now, now) == wanted
+
+
+def test_a_read_that_took_long_is_no_difference_and_a_wrong_end_is_one() -> None:
+    key, asked, took = Key(bytes(16), 6, 7443), 10**12, 60_000
+    for moment in (asked, asked + took):  # the kernel said what was left at any of these
+        target = Target(bytes(16), 7443, moment + 3_600_000)
+        answer = [netlink.Message(kind, body) for kind, _, body in elements.add_elements({key: target}, moment)]
+        found = elements.read_elements(answer, asked, asked + took)
+        assert not difference({key: target}, found)
+        for wrong in (-took - 2 * EXPIRY_TOLERANCE_MS, took + 2 * EXPIRY_TOLERANCE_MS):
+            assert difference({key: target._replace(expires_ms=target.expires_ms + wrong)}, found)
 
 
 def test_ten_thousand_elements_fit_into_messages_whose_attributes_have_sixteen_bit_lengths() -> None:
     wanted = {Key(number.to_bytes(16, "big"), 6, 7443): Target(bytes(16), 7443, 10**15) for number in range(10_000)}
     messages = list(elements.add_elements(wanted, 0))
     assert all(len(body) < 65_536 for _, _, body in messages)
-    assert len(elements.read_elements([netlink.Message(kind, body) for kind, _, body in messages], 0)) == 10_000
+    assert len(elements.read_elements([netlink.Message(kind, body) for kind, _, body in messages], 0, 0)) == 10_000
 
 
 def test_an_element_without_time_left_gets_a_millisecond_not_eternity() -> None:
@@ -83,7 +94,7 @@ def test_garbage_from_the_kernel_does_not_raise(garbage: bytes) -> None:
     answer = [netlink.Message(nftables.NEWSETELEM, garbage), netlink.Message(24, garbage)]
     list(netlink.each_attribute(garbage))
     ruleset.read_structure(answer, answer, answer)
-    assert elements.read_elements(answer, 0) is not None
+    assert elements.read_elements(answer, 0, 0) is not None
     assert [routes.unpack(item) for item in answer]
 
 
