@@ -48,6 +48,7 @@ lock: venv ## Resolve pyproject.toml into the two lock files again
 generate: venv ## Everything that is generated from a source in the repo
 	@$(PY) hack/protos.py
 	@rm -rf charts/hypermesh/files/crds && mkdir -p charts/hypermesh/files/crds && cp crds/*.yaml charts/hypermesh/files/crds/
+	@$(PY) hack/reference.py
 
 .PHONY: kubeconform
 kubeconform: # only the checks need it, so `make tools` and the demo do without

@@ -1,0 +1,52 @@
+"""docs/reference/ says what the programs do today, all of it is there, and the README leads to it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "hack"))
+
+import reference  # noqa: E402
+
+from hypermesh_agent.metrics import Metrics as AgentMetrics  # noqa: E402
+from hypermesh_ledger.metrics import Metrics as LedgerMetrics  # noqa: E402
+
+PAGES = reference.pages()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_up_to_date_and_linked(name: str) -> None:
+    written = reference.TARGET / name
+    assert written.exists(), "run `make generate`"
+    assert written.read_text() == PAGES[name], "run `make generate`"
+    assert f"(docs/reference/{name})" in (ROOT / "README.md").read_text()
+
+
+def test_no_page_is_left_over() -> None:
+    assert {path.name for path in reference.TARGET.iterdir()} == set(PAGES), "run `make generate`"
+
+
+def test_every_command_is_there() -> None:
+    commands = [name for name, _, _ in reference.leaf_commands(reference.plugin_parser(), "")]
+    assert {"check", "status", "assets", "proxy list", "proxy resolve", "read", "write"} <= set(commands)
+    for name in commands:
+        assert f"## {name}\n" in PAGES["cli.md"]
+
+
+def test_the_sources_declare_what_a_live_registry_holds() -> None:
+    registry = CollectorRegistry()
+    AgentMetrics(registry)
+    LedgerMetrics(registry)
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"| `{name}` | {family.type} |" in PAGES["metrics.md"]
+
+
+def test_a_table_stays_a_table_whatever_it_holds() -> None:
+    assert reference.table(("a",), [("x | <y>\nz",)]) == "| a |\n|---|\n| x \\| &lt;y> z |"
+    assert reference.table(("a",), []) == ""
