@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,11 @@ def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: 
         ("agent.reservedMemory=lots", "reservedMemory"),
         ("image.tagg=x", "tagg"),
         ("logLevel=debug", "logLevel"),
+        ("surprise=1", "surprise"),
+        ("ledger.resources.limit.memory=1Gi", "limit"),
+        ("agent.tolerations[0].efect=NoSchedule", "efect"),
+        ("image.pullSecrets[0].nam=registry", "nam"),
+        ("networkPolicy.agentCIDRs[0]=fd00::1", "agentCIDRs"),
     ],
 )
 def test_the_schema_refuses_typos_and_names_the_value(value: str, names: str) -> None:
@@ -192,9 +198,23 @@ def test_the_schema_refuses_typos_and_names_the_value(value: str, names: str) ->
     assert names in done.stderr
 
 
-def test_every_value_is_in_the_schema_with_a_description() -> None:
-    import json
+def test_every_object_of_the_schema_says_which_keys_it_takes() -> None:
+    """Only `global`, which belongs to Helm and to parent charts, is open."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
 
+    def walk(node: Any, path: str) -> list[str]:
+        if isinstance(node, list):
+            return [each for item in node for each in walk(item, path)]
+        if not isinstance(node, dict):
+            return []
+        openness = node.get("additionalProperties", True)
+        here = [path] if node.get("type") == "object" and openness is True else []
+        return here + [each for key, item in node.items() for each in walk(item, f"{path}.{key}")]
+
+    assert walk(schema, "") == [".properties.global"]
+
+
+def test_every_value_is_in_the_schema_with_a_description() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def walk(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
