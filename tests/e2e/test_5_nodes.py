@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .conftest import installed
+from .conftest import demo
 from .support import Mesh, allocation, is_true, run
 
 
@@ -14,10 +14,7 @@ from .support import Mesh, allocation, is_true, run
 def three() -> Mesh:
     """The mesh with three nodes; the smaller one is taken down first."""
     run(["make", "demo-clean"], timeout=300)
-    run(["make", "demo", "NODES=3"], timeout=1200)
-    found = installed()
-    assert found is not None
-    return found
+    return demo("NODES=3")
 
 
 def consumer(command: str) -> dict[str, object]:
