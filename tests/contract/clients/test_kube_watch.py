@@ -271,8 +271,9 @@ async def test_kill_and_restart_of_the_api_server(own_api_server: Any, start: St
             await put(kube, "default", f"before-{round_}")
             own_api_server.kill()
             writing = asyncio.create_task(put(kube, "default", f"during-{round_}"))
-            await asyncio.sleep(0.3)
-            assert watch.watch.problem, "the stream should be known as broken"
+            async with asyncio.timeout(LIMIT):  # until the stream is known as broken
+                while not watch.watch.problem:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             await asyncio.to_thread(own_api_server.start)
             await writing
             expected += [f"before-{round_}", f"during-{round_}"]

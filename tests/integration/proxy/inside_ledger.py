@@ -130,7 +130,7 @@ async def test_commit_to_programmed_to_bytes(real: Real) -> None:
 
 
 async def test_an_expired_lease_is_taken_down_by_the_ledgers_own_clock(real: Real) -> None:
-    signed = await real.allocate("short", lease_seconds=2)
+    signed = await real.allocate("short", lease_seconds=6)  # longer than programming takes, also on a busy machine
     await real.node.announce(signed, "short")
     await real.node.condition("short", "True")
     status = await real.node.condition("short", "False")

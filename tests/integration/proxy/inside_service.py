@@ -244,21 +244,23 @@ async def test_release_takes_everything_down(node: Node) -> None:
 
 
 async def test_a_lease_ends_at_the_node_even_if_the_ledger_is_silent(node: Node) -> None:
-    operation = node.world.operation(amount=MIB)
-    operation.allocate.lease_seconds = 2
-    signed = node.world.signed(operation)
-    fed(node).commit(signed)
-    await node.announce(signed, "short")
-    await node.condition("short", "True")
-    hold = (
-        "import asyncio, time\n"
-        "print(len(await client.read(0, 5)))\n"
-        f"await asyncio.sleep(max(0, {signed.record.expires_ms} / 1000 - time.time()) + 0.05)\n"
-        "await client.read(0, 5)"
-    )
-    said = await node.use(signed, hold)  # an established connection: only the desk can refuse it
-    assert said.splitlines()[0] == "5"
-    assert said.splitlines()[1].startswith("LeaseEnded |")
+    for seconds in (2, 8, 32):  # a busy machine may need longer than a lease to start the consumer
+        operation = node.world.operation(amount=MIB)
+        operation.allocate.lease_seconds = seconds
+        signed = node.world.signed(operation)
+        fed(node).commit(signed)
+        hold = (
+            "import asyncio, time\n"
+            "print(len(await client.read(0, 5)))\n"
+            f"await asyncio.sleep(max(0, {signed.record.expires_ms} / 1000 - time.time()) + 0.05)\n"
+            "await client.read(0, 5)"
+        )
+        said = (await node.use(signed, hold)).splitlines()  # one connection: once it stands, only the desk can refuse
+        if said[0] == "5":
+            break
+    first, second = said
+    assert first == "5"
+    assert second.startswith("LeaseEnded |")
 
     async def gone() -> bool:
         return address(signed) not in elements()
