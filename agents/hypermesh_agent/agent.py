@@ -36,13 +36,12 @@ from .proofs.prover import Prover
 from .proxy.service import ProxyConfig, ProxyService
 from .publisher import Publisher
 from .registrar import Registrar
+from .renewal import Renewal
 from .submitting import Submitter
 from .survey import EVERY_KIND, Survey
 
 _log = logging.getLogger(__name__)
 
-RENEWAL_PAUSE_S: Final = 60.0
-"""Between two attempts to renew while TrustChain is away."""
 GPUS: Final = frozenset({Kind.GPU})
 WITHOUT_DRIVERS: Final = EVERY_KIND - GPUS
 """Kinds that are read from files, in milliseconds."""
@@ -55,8 +54,9 @@ async def run(config: AgentConfig) -> None:
     probes.add("agent", lambda: "it is starting: no identity yet")
     await probes.start()
     try:
+        papers = await obtain(config)
         while True:
-            await Agent(config, metrics, probes).run()
+            papers = await Agent(config, metrics, probes).run(papers)
             _log.info("the enrolment is renewed")
     finally:
         await probes.stop()
@@ -73,11 +73,10 @@ class Agent:
         self._inventory = Inventory()
         self._gpus_asked = asyncio.Event()
 
-    async def run(self) -> None:
-        """Returns when the enrolment is due for renewal."""
+    async def run(self, papers: Papers) -> Papers:
+        """Returns the next papers, as soon as they are there."""
         async with AsyncExitStack() as stack:
             kube = await stack.enter_async_context(Kube.auto())
-            papers = await obtain(self._config)
             identity = NodeIdentity.certified(
                 self._config.node_name, self._config.node_ip, papers.keypair, papers.certificate
             )
@@ -86,9 +85,9 @@ class Agent:
             )
             client = LedgerClient(self._config.ledger, papers.tls.root_pem)
             stack.push_async_callback(client.close)
-            await self._live(kube, client, identity, papers)
+            return await self._live(kube, client, identity, papers)
 
-    async def _live(self, kube: Kube, client: LedgerClient, identity: NodeIdentity, papers: Papers) -> None:
+    async def _live(self, kube: Kube, client: LedgerClient, identity: NodeIdentity, papers: Papers) -> Papers:
         config, key_id = self._config, identity.key_id
         mirror = Mirror(client, key_id)
         submitter = Submitter(client, mirror, identity.keypair)
@@ -124,6 +123,8 @@ class Agent:
             publisher.wake()
 
         mirror.subscribe(noticed)
+        renewing = Renewal(papers, lambda: obtain(config))
+        self._probes.add("enrolment", renewing.check)
         self._checks(mirror, publisher, epochs, proxy)
         make_pool(config.survey.pool)
         await self._look(WITHOUT_DRIVERS, "start", directory, registrar, publisher)
@@ -139,12 +140,13 @@ class Agent:
             "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
             "proxy": proxy.run(),
         }
-        renewal = asyncio.create_task(self._renewed(papers), name="renewal")
+        renewal = asyncio.create_task(renewing.next(), name="renewal")
         tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
         try:
             done, _ = await asyncio.wait([renewal, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            for task in done - {renewal}:
                 task.result()  # a part that fails ends the agent: the kubelet starts it anew
+            return renewal.result()
         finally:
             for task in (renewal, *tasks):
                 task.cancel()
@@ -160,13 +162,6 @@ class Agent:
             "tickets_late_epochs", "Epochs since the newest tickets; -1 without.", lambda: _late(epochs)
         )
         self._metrics.follow("epoch_seconds", "Time the last proven epoch took.", lambda: epochs.seconds)
-
-    async def _renewed(self, papers: Papers) -> None:
-        """Returns once there is a newer enrolment; until then the present one serves."""
-        while True:
-            await asyncio.sleep(max(papers.seconds_to_renewal(), RENEWAL_PAUSE_S))
-            if (await obtain(self._config)).certificate != papers.certificate:
-                return
 
     async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:
         """Proving needs the node's record, for the ledger refuses a stranger's proofs, and every device's name."""

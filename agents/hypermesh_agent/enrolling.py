@@ -27,7 +27,7 @@ from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.serving import setup_logging
-from hypermesh_clients.trust import KEK_SECRET, Trust, TrustInvalid, read_trust
+from hypermesh_clients.trust import KEK_SECRET, Trust, read_trust
 
 from .children import die_with_parent
 from .identity import IdentityError, Papers, TlsIdentity
@@ -43,7 +43,7 @@ SPARE_S: Final = 3600
 
 
 async def papers(namespace: str, trustchain: str, token_file: Path, state: Path) -> Papers:
-    """The node's papers, waiting for API server, Secret and TrustChain. Raises IdentityError, EnrolmentRefused, …"""
+    """The node's papers; waits for API server, trust, Secret and TrustChain. Raises IdentityError, EnrolmentRefused."""
     directory = state / "keys"
     async with Kube.auto() as kube:
         trust = await read_trust(kube, namespace, patience=float("inf"))
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = papers(parsed.namespace, parsed.trustchain, Path(parsed.token_file), Path(parsed.state))
     try:
         line = asyncio.run(work).encode()
-    except (IdentityError, EnrolmentRefused, TrustInvalid, ConfigError, falcon.NativeLibraryMissing, OSError) as error:
+    except (IdentityError, EnrolmentRefused, ConfigError, falcon.NativeLibraryMissing, OSError) as error:
         _log.critical("%s", error)
         return 1
     sys.stdout.write(line + "\n")

@@ -11,7 +11,6 @@ import base64
 import binascii
 import json
 import sys
-import time
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 
@@ -107,8 +106,10 @@ class Papers:
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
             raise IdentityError(f"the enrolling process handed over no papers ({type(error).__name__})") from error
 
-    def seconds_to_renewal(self) -> float:
-        return max(0.0, self.renew_at - time.time())
+    @property
+    def ends_at(self) -> int:
+        """Unix seconds at which the certificate is worth nothing any more."""
+        return trust_pb2.CertificateBody.FromString(self.certificate.body).not_after
 
 
 async def obtain(config: AgentConfig) -> Papers:

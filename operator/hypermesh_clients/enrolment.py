@@ -158,7 +158,10 @@ def _verified(
         body = certificates.verify(answer.certificate, root_public, int(time.time()))
     except certificates.CertificateInvalid as error:
         raise EnrolmentRefused(error.reason, error.message) from error
-    leaf = x509.load_pem_x509_certificate(answer.tls_chain)
+    try:
+        leaf = x509.load_pem_x509_certificate(answer.tls_chain)
+    except ValueError as error:
+        raise EnrolmentRefused("AnswerMalformed", f"the TLS chain can't be read ({error}); see its log") from error
     if body.subject_key != keypair.public or leaf.public_key() != tls_key.public_key():
         raise EnrolmentRefused("AnswerForeign", "the certificates are for other keys than ours; see TrustChain's log")
     pem = tls_key.private_bytes(

@@ -84,10 +84,14 @@ class Trust:
 
 
 async def read_trust(kube: Kube, namespace: str, *, patience: float = 300.0) -> Trust:
-    """The published trust, waiting up to `patience` seconds for TrustChain. Raises TrustNotPublished, TrustInvalid."""
+    """The published trust, waiting up to `patience` seconds for TrustChain. Raises TrustNotPublished, TrustInvalid.
+
+    Damaged trust is waited out too: TrustChain publishes anew within half a minute.
+    """
     deadline = time.monotonic() + patience
     pause, problem = 0.2, ""
     while True:
+        invalid: TrustInvalid | None = None
         try:
             data = (await kube.get(CONFIG_MAPS, CONFIG_MAP, namespace)).get("data") or {}
             if data:
@@ -97,10 +101,15 @@ async def read_trust(kube: Kube, namespace: str, *, patience: float = 300.0) -> 
             current = "it doesn't exist"
         except KubeError as error:
             current = str(error)
+        except TrustInvalid as error:
+            current, invalid = str(error), error
         if current != problem:
             problem = current
-            log.info("waiting for TrustChain's ConfigMap %s/%s: %s", namespace, CONFIG_MAP, problem)
+            level = logging.WARNING if invalid else logging.INFO
+            log.log(level, "waiting for TrustChain's ConfigMap %s/%s: %s", namespace, CONFIG_MAP, problem)
         if time.monotonic() + pause > deadline:
+            if invalid:
+                raise invalid
             raise TrustNotPublished(
                 f"ConfigMap {namespace}/{CONFIG_MAP}: {problem}. See the logs of deployment/hypermesh-trustchain."
             )

@@ -46,24 +46,28 @@ class Progress:
     """Whether blocks come: the readiness check, and what the heartbeat says."""
 
     def __init__(self) -> None:
-        self.core: Core | None = None
+        self._core: Core | None = None
         self.height = 0
-        self.moved = time.monotonic()
+        self._moved: float | None = None
+
+    def begin(self, core: Core) -> None:
+        """The blocks that are there already say nothing about whether CometBFT makes more."""
+        self._core, self.height = core, core.store.head.height
 
     def look(self) -> None:
         """Notice a new height."""
-        height = self.core.store.head.height if self.core else 0
+        height = self._core.store.head.height if self._core else 0
         if height != self.height:
-            self.height, self.moved = height, time.monotonic()
+            self.height, self._moved = height, time.monotonic()
 
     def check(self) -> str | None:
         """None when ready."""
         self.look()
-        if self.core is None:
+        if self._core is None:
             return "waiting for TrustChain's root and certificate"
-        if not self.height:
-            return "no block yet"
-        silent = time.monotonic() - self.moved
+        if self._moved is None:
+            return f"no block yet since the start at height {self.height}"
+        silent = time.monotonic() - self._moved
         return f"no block for {silent:.0f} s" if silent > SILENT_S else None
 
 
@@ -82,7 +86,8 @@ async def run(options: argparse.Namespace) -> None:
     verdicts = Verdicts(verifier)
     core = Core(store, verdicts, Pool(), Metrics())
     core.metrics.watch(lambda: len(core.pool), lambda: len(core.watches))
-    progress.core = core
+    progress.begin(core)
+    probes.add("certificate", joined.check)
     abci = AbciServer(core, home.ABCI_SOCKET)
     await abci.start()
     server, port = make_server(core, f"[{options.host}]:{options.port}", joined)

@@ -20,6 +20,9 @@ class Federation(Protocol):
     def pair(self) -> tuple[bytes, bytes]:
         """(PEM key, PEM chain) for TLS, now. Raises IngressUnusable."""
 
+    def check(self) -> str | None:
+        """Readiness: None while clients accept what `pair` shows."""
+
     async def renew(self) -> None:
         """Keeps `pair` valid, for ever."""
 
@@ -42,6 +45,10 @@ class FileFederation:
         except OSError as error:
             text = f"Can't read the TLS certificate {self._certificate} or its key {self._key}: {error}."
             raise IngressUnusable(f"{text} Check --tls-cert and --tls-key.") from error
+
+    def check(self) -> str | None:
+        """See Federation; whoever writes the files minds their life."""
+        return None
 
     async def renew(self) -> None:
         """See Federation; the files are read again at each handshake."""

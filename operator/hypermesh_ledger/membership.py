@@ -19,12 +19,14 @@ from hypermesh_clients.enrolment import Enrolment, EnrolmentRefused, TrustChainU
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
-from hypermesh_clients.trust import Trust, TrustInvalid, TrustNotPublished, read_trust
+from hypermesh_clients.trust import Trust, read_trust
 from hypermesh_ledger.errors import TrustUnavailable, TrustUnusable
 
 _log = logging.getLogger(__name__)
 
 RETRY_S: Final = 30.0
+PATIENCE_S: Final = 60.0
+"""Longest time until an attempt to renew tells what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,13 @@ class Membership:
         self._trustchain = trustchain
         self._keypair = keypair
         self._enrolment = enrolment
+        self._problem = "TrustChain was not asked yet"
+
+    def check(self) -> str | None:
+        """See Federation."""
+        if time.time() < self._enrolment.body.not_after:
+            return None
+        return f"the TLS certificate ended and is not renewed: {self._problem}"
 
     def pair(self) -> tuple[bytes, bytes]:
         """See Federation."""
@@ -55,8 +64,9 @@ class Membership:
         while True:
             await asyncio.sleep(max(RETRY_S, self._enrolment.renew_at - time.time()))
             try:
-                self._enrolment = await _enrol(self._trust, self._trustchain, self._keypair)
-            except (EnrolmentRefused, TrustChainUnavailable, OSError) as error:
+                self._enrolment = await _enrol(self._trust, self._trustchain, self._keypair, PATIENCE_S)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the present certificate lasts days longer
+                self._problem = str(error)
                 _log.warning("TLS certificate not renewed yet: %s", error)
 
 
@@ -68,20 +78,20 @@ async def join(trustchain: TrustChain) -> Membership:
         async with Kube.auto(user_agent="hypermesh-ledger") as kube:
             trust = await read_trust(kube, trustchain.namespace, patience=math.inf)
         keypair = falcon.generate()
-        enrolment = await _enrol(trust, trustchain, keypair)
-    except (ConfigError, TrustInvalid, EnrolmentRefused) as error:
+        enrolment = await _enrol(trust, trustchain, keypair, math.inf)
+    except (ConfigError, EnrolmentRefused) as error:
         raise TrustUnusable(f"The ledger can't join its federation: {error}") from error
-    except (TrustNotPublished, TrustChainUnavailable, KubeError, OSError) as error:
+    except (TrustChainUnavailable, KubeError, OSError) as error:
         raise TrustUnavailable(f"The ledger can't join its federation yet: {error}") from error
     return Membership(trust, trustchain, keypair, enrolment)
 
 
-async def _enrol(trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair) -> Enrolment:
+async def _enrol(trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair, patience: float) -> Enrolment:
     return await enrol(
         trustchain.target,
         trust.ca_pem,
         keypair,
         trustchain.token_file,
         root_public=trust.root_public,
-        patience=math.inf,
+        patience=patience,
     )

@@ -66,8 +66,13 @@ class Enrolled:
         self._doubted = asyncio.Event()
 
     def check(self) -> str | None:
-        """Readiness: whether the ledger knows our key."""
-        return None if self._lasts() else "the ledger does not hold this operator's certificate yet"
+        """Readiness: whether the ledger knows our key by a certificate that has not ended."""
+        body = self._certified()
+        if body is None:
+            return "the ledger does not hold this operator's certificate yet"
+        if time.time() >= body.not_after:
+            return "this operator's certificate ended and is not renewed; the log says why"
+        return None
 
     def doubt(self) -> None:
         """The ledger refused our key: enrol again soon."""
@@ -99,11 +104,14 @@ class Enrolled:
                 await asyncio.sleep(MAX_PAUSE_S)
 
     def _lasts(self) -> bool:
+        """Whether renewing can wait."""
+        body = self._certified()
+        return body is not None and time.time() < body.not_before + RENEW_AFTER * (body.not_after - body.not_before)
+
+    def _certified(self) -> trust_pb2.CertificateBody | None:
+        """What the ledger's record says of our key."""
         record = self._mirror.nodes.get(self._keys.key_id)
-        if record is None:
-            return False
-        body = trust_pb2.CertificateBody.FromString(record.certificate.body)
-        return time.time() < body.not_before + RENEW_AFTER * (body.not_after - body.not_before)
+        return None if record is None else trust_pb2.CertificateBody.FromString(record.certificate.body)
 
     async def _enrol(self) -> None:
         from hypermesh_clients import enrolment  # its X.509 machinery is needed for a second in months
