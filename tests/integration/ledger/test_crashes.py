@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from hypermesh.refusals import Refused
@@ -194,3 +196,45 @@ async def test_a_halted_chain_is_seen_though_it_answers(tmp_path: Path) -> None:
         finally:
             os.kill(cometbft, signal.SIGCONT)
         await until(lambda: mirror.problem() is None)
+
+
+async def readiness(ledger: Ledger) -> tuple[int, str]:
+    """What kubelet sees: status and text of /readyz; 0 when nobody answers."""
+    limit = aiohttp.ClientTimeout(total=5)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.get(f"http://[::1]:{ledger.metrics_port}/readyz") as answer,
+        ):
+            return answer.status, await answer.text()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return 0, str(error)
+
+
+async def until_readiness(ledger: Ledger, wanted: int) -> str:
+    """The text of /readyz once it answers `wanted`, within RECOVERY_S."""
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            status, text = await readiness(ledger)
+            if status == wanted:
+                return text
+            await asyncio.sleep(0.1)
+
+
+async def test_a_stopped_cometbft_is_unready_and_then_replaced(tmp_path: Path) -> None:
+    """It never goes on: the application's readiness tells, and the supervisor starts both again."""
+    async with running_ledger(tmp_path, patient()) as ledger:
+        assert "[+] chain" in await until_readiness(ledger, 200)
+        height, before = (await ledger.client.status()).height, ledger.pids()
+        os.kill(before["cometbft"], signal.SIGSTOP)
+        try:
+            assert "no block for" in await until_readiness(ledger, 503)
+            await until(lambda: not runs(before["cometbft"]))
+            assert "[+] chain" in await until_readiness(ledger, 200)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(before["cometbft"], signal.SIGCONT)
+        assert not set(before.values()) & set(ledger.pids().values())
+        await ledger.until_up(after=height)
+        assert "no block after height" in ledger.log()
+        sound(ledger)
