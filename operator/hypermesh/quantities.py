@@ -90,6 +90,18 @@ def render_caesar(grains: int) -> str:
     return f"{whole}.{digits}" if digits else str(whole)
 
 
+def parse_grains(text: str) -> int:
+    """Grains as operations carry them: decimal digits without sign or leading zeros, up to 10^39."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 39 and str(int(text)) == text):
+        raise QuantityInvalid(f"{text[:40]!r} is not a decimal number of grains")
+    return int(text)
+
+
+def hourly_price(whole: int, amount: int, capacity: int) -> int:
+    """Grains an hour for `amount` of an asset of which all costs `whole`, rounded up: one rule for everybody."""
+    return -(-whole * amount // capacity)
+
+
 def parse_duration(text: str) -> int:
     """Seconds of `24h`, `1h30m`, `90s`. Raises QuantityInvalid."""
     match = _DURATION.match(text)

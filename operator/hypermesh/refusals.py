@@ -66,6 +66,7 @@ class Reason(StrEnum):
     # Allocations
     InsufficientCapacity = "InsufficientCapacity", "Ask for less, wait for a release, or choose another asset."
     PrivacyForbidden = "PrivacyForbidden", "Choose an asset shared with this cluster, namespace and privacy level."
+    TrustTooLow = "TrustTooLow", "Lower the trust limit or choose an asset of a node with a higher trust score."
     PriceTooHigh = "PriceTooHigh", "Raise the price limit or choose a cheaper asset."
     AddressTaken = "AddressTaken", "Derive the address with the next counter."
     AddressWrong = "AddressWrong", "Derive the address from the owning node's certificate, the asset and the counter."

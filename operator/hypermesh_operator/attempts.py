@@ -31,6 +31,7 @@ OF_THE_ASSET: Final = frozenset(
         Reason.NoSuchAsset,
         Reason.PriceTooHigh,
         Reason.PrivacyForbidden,
+        Reason.TrustTooLow,
         *(reason for reason in Reason if reason.startswith(("SpaceTicket", "WorkTicket", "TimeTicket"))),
     }
 )

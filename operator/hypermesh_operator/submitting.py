@@ -63,6 +63,7 @@ class Submitter:
                 port=RESOURCE_PORT,
                 capability_hash=manifests.capability_hash(self.keys.token(allocation.allocation_id)),
                 max_price_per_hour="" if spec.max_price is None else str(spec.max_price),
+                min_trust_score=spec.min_trust,
             )
         )
         return Flight(

@@ -1,7 +1,7 @@
 """Is this committed mapping to be believed? An ordered chain of pure checks, each a function Claim -> Refusal | None.
 
     record from the ledger's mirror -> canonical decode -> Claim -> address bits, certificate path and constraint,
-    validity window and height, trust threshold, FALCON-1024 signature -> None, or the first refusal
+    validity window and height, tenant's limits, trust threshold, FALCON-1024 signature -> None, or the first refusal
 
 A grant is judged by what held when it was made. The mirror knows today's values alone: the signer's certificate may be
 a renewed one, the asset's sharing and this node's own threshold may have changed since. So a certificate need not be
@@ -21,7 +21,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
-from hypermesh import addressing, certificates, falcon, operations
+from hypermesh import addressing, certificates, falcon, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.resources import RESOURCE_PORT
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -207,11 +207,33 @@ def check_window(claim: Claim) -> Refusal | None:
     return None
 
 
+def check_limits(claim: Claim) -> Refusal | None:
+    """This node's trust score and the asset's price are within what the tenant signed."""
+    operation, asset = claim.operation, claim.asset
+    score = claim.nodes[claim.here.key_id].trust_score if claim.here.key_id in claim.nodes else 0
+    if not claim.seen_height and score < operation.min_trust_score:
+        text = f"this node's trust score {score} is below the tenant's limit {operation.min_trust_score}"
+        return Refusal(Reason.TrustTooLow, text)
+    if not operation.max_price_per_hour or asset.height > claim.record.height:
+        return None
+    registration = asset.registration
+    try:
+        limit = quantities.parse_grains(operation.max_price_per_hour)
+        whole = quantities.parse_grains(registration.sharing.price_per_hour or "0")
+    except quantities.QuantityInvalid as error:
+        return Refusal(Reason.Malformed, str(error))
+    price = quantities.hourly_price(whole, operation.amount, registration.capacity)
+    if price > limit:
+        text = f"{operation.amount} of {registration.name} cost {price} grains an hour, the tenant's limit is {limit}"
+        return Refusal(Reason.PriceTooHigh, text)
+    return None
+
+
 def check_trust(claim: Claim) -> Refusal | None:
     """The signer's trust score reaches what this node asks for of those it lets in."""
     if not claim.seen_height and claim.signer.trust_score < claim.here.minimum_trust:
         score, least = claim.signer.trust_score, claim.here.minimum_trust
-        return Refusal("TrustTooLow", f"the signer's trust score {score} is below this node's minimum {least}")
+        return Refusal(Reason.TrustTooLow, f"the signer's trust score {score} is below this node's minimum {least}")
     return None
 
 
@@ -230,6 +252,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_address,
     check_certificate,
     check_window,
+    check_limits,
     check_trust,
     check_signature,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypermesh import addressing, operations
+from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
@@ -24,6 +24,7 @@ REPLAY_WINDOW_MS: Final = operations.VALIDITY_MS + CLOCK_TOLERANCE_MS
 """A transaction can be valid for this long at most; so ended allocations are remembered for as long."""
 ADDRESS_ATTEMPTS: Final = 16
 """Addresses that an allocation may have; the next is tried when one is taken. More choice would let a tenant pick."""
+MAX_TRUST_SCORE: Final = 10_000
 PER_BLOCK: Final = 2_000
 """Leases ended, and tombstones removed, in one block at most."""
 
@@ -162,6 +163,7 @@ def _check_form(signer: Signer, operation: ledger_pb2.Allocate) -> None:
     require(len(operation.capability_hash) == 32, "The capability hash is not 32 bytes long.")
     require(operation.privacy_level in ledger_pb2.PrivacyLevel.values(), "The privacy level is unknown.")
     require(operation.privacy_level != ledger_pb2.PRIVACY_LEVEL_UNSPECIFIED, "The privacy level is not set.")
+    require(operation.min_trust_score <= MAX_TRUST_SCORE, f"The trust limit is above {MAX_TRUST_SCORE}.")
     if operation.allocation_id != operations.allocation_id(signer.body.cluster_uid, operation.uid):
         text = f"Allocation id {operation.allocation_id.hex()[:16]} does not follow from cluster and resource uid."
         raise Refused(Reason.IdentifierWrong, text)
@@ -170,7 +172,7 @@ def _check_form(signer: Signer, operation: ledger_pb2.Allocate) -> None:
 
 
 def _check_terms(signer: Signer, owner: Signer, record: ledger_pb2.AssetRecord, operation: ledger_pb2.Allocate) -> None:
-    """The owner's word: who may use the asset, on what terms, at what price."""
+    """The owner's word, who may use the asset and on what terms; the tenant's, from whom and at what price."""
     registration = record.registration
     sharing = registration.sharing
     if record.retired:
@@ -187,6 +189,11 @@ def _check_terms(signer: Signer, owner: Signer, record: ledger_pb2.AssetRecord, 
     owners = sharing.owner_namespaces
     if shared == _PRIVATE and owners and operation.namespace not in owners:
         raise Refused(Reason.PrivacyForbidden, f"{registration.name} is not shared with {operation.namespace}.")
+    if owner.record.trust_score < operation.min_trust_score:
+        text = (
+            f"The trust score {owner.record.trust_score} of {owner.body.subject} is below {operation.min_trust_score}."
+        )
+        raise Refused(Reason.TrustTooLow, text)
     _check_price(registration, operation)
 
 
@@ -195,7 +202,7 @@ def _check_price(registration: ledger_pb2.RegisterAsset, operation: ledger_pb2.A
         return
     limit = parse_grains(operation.max_price_per_hour, "price limit")
     whole = parse_grains(registration.sharing.price_per_hour or "0", "price")
-    price = -(-whole * operation.amount // registration.capacity)
+    price = quantities.hourly_price(whole, operation.amount, registration.capacity)
     if price > limit:
         text = f"{operation.amount} of {registration.name} cost {price} grains an hour, the limit is {limit}."
         raise Refused(Reason.PriceTooHigh, text)

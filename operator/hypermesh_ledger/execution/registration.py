@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hypermesh import addressing, operations
+from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
@@ -82,12 +82,11 @@ def check_sharing(sharing: ledger_pb2.Sharing) -> None:
 
 
 def parse_grains(text: str, name: str) -> int:
-    """Decimal digits without sign or leading zeros, up to 10^39. Raises Refused(Malformed)."""
-    require(
-        text.isascii() and text.isdigit() and len(text) <= 39 and str(int(text)) == text,
-        f"The {name} is not a decimal number of grains.",
-    )
-    return int(text)
+    """See quantities.parse_grains. Raises Refused(Malformed)."""
+    try:
+        return quantities.parse_grains(text)
+    except quantities.QuantityInvalid as error:
+        raise Refused(Reason.Malformed, f"The {name}: {error}.") from error
 
 
 def expected_address(owner: Signer, registration: ledger_pb2.RegisterAsset, counter: int) -> bytes:

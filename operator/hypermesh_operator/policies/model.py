@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hypermesh import quantities
 from hypermesh.resources import AllocationSpec
 
 
@@ -66,4 +67,4 @@ def hourly_cost(request: Request, candidate: Candidate) -> int:
     """Grains an hour for the asked share of the asset, rounded up: the ledger's rule."""
     if candidate.capacity == 0:
         return candidate.price
-    return -(-candidate.price * request.spec.amount // candidate.capacity)
+    return quantities.hourly_price(candidate.price, request.spec.amount, candidate.capacity)

@@ -95,6 +95,8 @@ def test_leases_expire_by_block_time(settled: Settled) -> None:
         ({"lease_seconds": 0}, Reason.LeaseInvalid),
         ({"lease_seconds": 2**63}, Reason.LeaseInvalid),
         ({"max_price_per_hour": "9"}, Reason.PriceTooHigh),
+        ({"min_trust_score": 5001}, Reason.TrustTooLow),
+        ({"min_trust_score": 10_001}, Reason.Malformed),
         ({"max_price_per_hour": "1.5"}, Reason.Malformed),
         ({"address": b"\xfd" + bytes(15)}, Reason.AddressWrong),
         ({"address_counter": 1}, Reason.AddressWrong),
@@ -108,7 +110,7 @@ def test_wrong_allocations(settled: Settled, fields: dict[str, Any], reason: Rea
     assert settled.reason(settled.tx(settled.node, refs, update_asset=changed)) is None
     asked = allocation(settled.node, settled.cpu, "u", 1)
     assert settled.reason(settled.allocate(asked, **fields)) is reason
-    assert settled.reason(settled.allocate(asked, max_price_per_hour="10")) is None
+    assert settled.reason(settled.allocate(asked, max_price_per_hour="10", min_trust_score=5000)) is None
 
 
 def test_one_flipped_bit_in_a_mapping_is_refused(settled: Settled) -> None:

@@ -253,6 +253,31 @@ def test_trust_threshold(world: World) -> None:
     assert isinstance(check(world, signed, stricter, seen=1), Claim), "this node let it in already"
 
 
+def test_the_tenants_limits(world: World) -> None:
+    """Trust and price as they were at the grant: neither ends a running lease."""
+    node, asset = world.nodes[world.node.key_id], world.asset(ledger_pb2.ASSET_TYPE_CPU)
+    operation = world.operation(ledger_pb2.ASSET_TYPE_CPU, amount=1001)
+    operation.allocate.min_trust_score = node.trust_score
+    operation.allocate.max_price_per_hour = "2"  # all 8000 for 15: 1001 of it for 1.877, rounded up
+    asset.registration.sharing.price_per_hour, before = "15", asset.height
+    try:
+        signed = world.signed(operation)
+        assert isinstance(check(world, signed), Claim)
+        operation.allocate.min_trust_score += 1
+        trusting = world.signed(operation)
+        assert reason(check(world, trusting)) == "TrustTooLow"
+        assert isinstance(check(world, trusting, seen=1), Claim), "this node let it in already"
+        asset.registration.sharing.price_per_hour = "16"
+        assert reason(check(world, signed)) == "PriceTooHigh"
+        asset.height = signed.record.height + 1
+        assert isinstance(check(world, signed), Claim), "the owner asks for more since"
+        asset.height, operation.allocate.max_price_per_hour = before, "dear"
+        operation.allocate.min_trust_score = 0
+        assert reason(check(world, world.signed(operation))) == "Malformed"
+    finally:
+        asset.registration.sharing.price_per_hour, asset.height = "", before
+
+
 def test_signature_of_another_operation(world: World) -> None:
     first, second = world.allocation(), world.allocation()
     envelope = ledger_pb2.Envelope.FromString(first.record.envelope)
@@ -276,6 +301,7 @@ def test_order_of_the_chain_is_the_documented_one() -> None:
         "check_address",
         "check_certificate",
         "check_window",
+        "check_limits",
         "check_trust",
         "check_signature",
     ]
