@@ -208,7 +208,8 @@ async def _established(kube: Kube, name: str) -> bool:
 def _resource(item: dict[str, Any]) -> Resource:
     group, _, version = item["apiVersion"].rpartition("/")
     kind = item["kind"]
-    plural = {"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}.get(kind, kind.lower() + "s")
+    singular = kind.lower()
+    plural = f"{singular[:-1]}ies" if singular.endswith("y") else f"{singular}s"
     namespaced = "namespace" in item["metadata"]
     return Resource(group, version, plural, kind, namespaced)
 
