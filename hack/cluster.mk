@@ -4,17 +4,17 @@ NODES ?= 1
 
 .PHONY: tools cluster-up cluster-down cluster-status kubeconfig
 
-tools: ## build the pinned tools that are missing (first time about 13 min of two cores)
+tools: ## Build the pinned tools that are missing (the first time takes minutes)
 	@$(CLUSTER_PYTHON) hack/toolchain
 
-cluster-up: ## make the local cluster run, tools built first (NODES=3 for three nodes); needs root
+cluster-up: ## Make the local cluster run, tools built first (NODES=3 for three nodes); needs root
 	@$(CLUSTER_PYTHON) hack/cluster up --nodes $(NODES)
 
-cluster-down: ## end the local cluster and leave nothing behind
+cluster-down: ## End the local cluster and leave nothing behind
 	@$(CLUSTER_PYTHON) hack/cluster down
 
-cluster-status: ## show the local cluster's machines
+cluster-status: ## Show the local cluster's machines
 	@$(CLUSTER_PYTHON) hack/cluster status
 
-kubeconfig: ## print the path of the local cluster's kubeconfig
+kubeconfig: ## Print the path of the local cluster's kubeconfig
 	@$(CLUSTER_PYTHON) hack/cluster kubeconfig

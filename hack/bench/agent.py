@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
 
-from _rows import ROOT, Row, publish
+from _rows import ROOT, Row, compared, publish, resident, single
 
 from hypermesh_agent.hardware import Kind
 from hypermesh_agent.hotplug import HotPlug
@@ -52,9 +51,10 @@ KEPT_OUT = (
 )
 _SHOW = "print(open('/proc/self/statm').read().split()[1])"
 SETTLE_S = 25.0
+LIMIT_KB = 80 * 1024
 
 
-def resident(code: str) -> int:
+def grown_to(code: str) -> int:
     """kB after the code ran in a fresh interpreter; the second of two runs, so that bytecode is compiled."""
     for _ in range(2):
         command = [sys.executable, "-P", "-W", "ignore", "-c", f"{code}\n{_SHOW}"]
@@ -66,14 +66,12 @@ def memory() -> Iterator[Row]:
     done, before, bare = "", 0, 0
     for name, code in STEPS:
         done += f"{code}\n"
-        size = resident(done)
+        size = grown_to(done)
         bare = bare or size
-        grown = {"baseline_name": "bare", "baseline_value": bare, "ratio": f"{size / bare:.2f}"}
-        yield {"name": f"RSS {name} ({size - before:+d})", "value": size, "unit": "kB", "repetitions": 1, **grown}
+        yield compared(f"RSS {name} ({size - before:+d})", "kB", [size], "bare", [bare])
         before = size
     for name, code in KEPT_OUT:
-        size = resident(done + code) - before
-        yield {"name": f"RSS kept out: {name}", "value": f"+{size}", "unit": "kB", "repetitions": 1}
+        yield single(f"RSS kept out: {name}", "kB", grown_to(done + code) - before)
 
 
 async def surveys(repetitions: int) -> list[Row]:
@@ -97,8 +95,8 @@ async def _times(name: str, repetitions: int, call: Callable[[], Awaitable[objec
     for _ in range(repetitions):
         began = time.perf_counter()
         await call()
-        times.append(time.perf_counter() - began)
-    return _milliseconds(name, times)
+        times.append((time.perf_counter() - began) * 1000)
+    return single(name, "ms", *times)
 
 
 async def hotplug(repetitions: int) -> list[Row]:
@@ -120,27 +118,18 @@ async def hotplug(repetitions: int) -> list[Row]:
                 began = time.perf_counter()
                 with loops.attached(path):
                     monitor.poll(timeout=5)
-                    bare.append(time.perf_counter() - began)
+                    bare.append((time.perf_counter() - began) * 1000)
                     async with asyncio.timeout(5):
                         while True:
                             inventory = await survey.run(await anext(events))
                             if any(item.hardware_id == f"loop:{path}" for item in inventory.of(Kind.STORAGE)):
                                 break
-                    found.append(time.perf_counter() - began)
+                    found.append((time.perf_counter() - began) * 1000)
                 async with asyncio.timeout(5):
                     await anext(events)
                 while monitor.poll(timeout=0.2) is not None:
                     pass
-    row = _milliseconds("hot-plug: attach -> in the inventory", found)
-    event = statistics.median(bare) * 1000
-    ratio = f"{float(row['value']) / event:.1f}"
-    return [row | {"baseline_name": "kernel's event", "baseline_value": f"{event:.1f}", "ratio": ratio}]
-
-
-def held_by(process: int) -> dict[str, int]:
-    """kB: VmRSS, and RssAnon, the part of it that is no file's."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return {name: int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon")}
+    return [compared("hot-plug: attach -> in the inventory", "ms", found, "kernel's event", bare)]
 
 
 async def running() -> list[Row]:
@@ -164,18 +153,12 @@ async def running() -> list[Row]:
             await meshes.until("every Asset Ready", everything_ready, 120, every=0.1)
             first = time.perf_counter() - began
             await asyncio.sleep(SETTLE_S)
-            size = held_by(mesh.agent.pid)
-            limit = {"baseline_name": "limit", "baseline_value": 80 * 1024, "ratio": f"{size['VmRSS'] / 81920:.2f}"}
+            process = mesh.agent.pid
             return [
-                {"name": "running agent, RSS", "value": size["VmRSS"], "unit": "kB", "repetitions": 1, **limit},
-                {"name": "running agent, of it not files", "value": size["RssAnon"], "unit": "kB", "repetitions": 1},
-                {"name": "start -> every Asset Ready", "value": f"{first:.1f}", "unit": "s", "repetitions": 1},
+                compared("running agent, RSS", "kB", [resident(process)], "limit", [LIMIT_KB]),
+                single("running agent, of it not files", "kB", resident(process, "RssAnon")),
+                single("start -> every Asset Ready", "s", first),
             ]
-
-
-def _milliseconds(name: str, times: list[float]) -> Row:
-    value = f"{statistics.median(times) * 1000:.1f}"
-    return {"name": name, "value": value, "unit": "ms", "repetitions": len(times)}
 
 
 def rows(repetitions: int) -> Iterator[Row]:

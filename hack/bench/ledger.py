@@ -16,7 +16,6 @@ import base64
 import contextlib
 import json
 import secrets
-import statistics
 import sys
 import tempfile
 import time
@@ -27,9 +26,9 @@ from typing import Any
 import aiohttp
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT), str(ROOT / "hack" / "bench")]
+sys.path += [str(ROOT), str(ROOT / "hack" / "bench")]  # last: they must shadow nothing
 
-from _rows import Row, publish  # noqa: E402
+from _rows import Row, compared, percentile, publish, resident, single  # noqa: E402
 from tests.builders import TrustRoot  # noqa: E402
 from tests.integration.ledger_fixture import Settled, running_ledger, settle  # noqa: E402
 
@@ -96,7 +95,7 @@ async def kvstore(directory: Path) -> AsyncIterator[Kvstore]:
     config.write_text(text)
     program = find_cometbft(None)
     if program is None:
-        raise SystemExit("CometBFT is missing: run `make toolchain`")
+        raise SystemExit("CometBFT is missing: run `make tools`")
     process = await asyncio.create_subprocess_exec(program, "start", "--home", str(directory), cwd=directory)
     try:
         connector = aiohttp.UnixConnector(str(directory / home.RPC_SOCKET))
@@ -143,12 +142,6 @@ async def ledger_crowd(settled: Settled, name: str, count: int) -> float:
     return rate
 
 
-def resident(pid: int) -> float:
-    """Resident memory, MB."""
-    fields = Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()
-    return round(int(fields[0]) / 1000, 1)
-
-
 async def measure(options: argparse.Namespace, directory: Path) -> list[Row]:
     """Ledger and baseline in turns; medians over the repetitions."""
     params = proofs_pb2.ProofParameters()
@@ -164,33 +157,20 @@ async def measure(options: argparse.Namespace, directory: Path) -> list[Row]:
             _latencies(theirs, [await baseline.commit() for _ in range(options.single)])
             ours["rate"].append(await ledger_crowd(settled, f"crowd-{repetition}", options.crowd))
             theirs["rate"].append(await baseline.crowd(options.crowd))
-        memory = {name: resident(pid) for name, pid in ledger.pids().items()}
-    rows = [_row(f"ledger commit of one Allocate, {name}", "ms", ours[name], theirs[name]) for name in ("p50", "p99")]
-    rows.append(_row("ledger Allocates committed", "1/s", ours["rate"], theirs["rate"]))
-    rows += [
-        {"name": f"ledger resident memory, {name}", "value": value, "unit": "MB", "repetitions": 1}
-        for name, value in sorted(memory.items())
+        memory = {name: resident(pid) / 1024 for name, pid in ledger.pids().items()}
+    return [
+        *(
+            compared(f"ledger commit of one Allocate, {name}", "ms", ours[name], BASELINE, theirs[name])
+            for name in ("p50", "p99")
+        ),
+        compared("ledger Allocates committed", "1/s", ours["rate"], BASELINE, theirs["rate"]),
+        *(single(f"ledger resident memory, {name}", "MiB", size) for name, size in sorted(memory.items())),
     ]
-    return rows
 
 
 def _latencies(kept: dict[str, list[float]], taken: list[float]) -> None:
-    ordered = sorted(taken)
-    kept["p50"].append(statistics.median(ordered) * 1000)
-    kept["p99"].append(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000)
-
-
-def _row(name: str, unit: str, ours: list[float], theirs: list[float]) -> Row:
-    value, other = statistics.median(ours), statistics.median(theirs)
-    return {
-        "name": name,
-        "value": round(value, 1),
-        "unit": unit,
-        "baseline_name": BASELINE,
-        "baseline_value": round(other, 1),
-        "ratio": round(value / other, 2),
-        "repetitions": len(ours),
-    }
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        kept[name].append(percentile(taken, share) * 1000)
 
 
 def main() -> None:

