@@ -92,7 +92,7 @@ def run() -> int:
     prefix = [sys.executable, "-P", __file__, point, marker, "application"]
     cometbft = find_cometbft(options.cometbft)
     if cometbft is None:
-        raise SystemExit("CometBFT is missing: run `make toolchain`")
+        raise SystemExit("CometBFT is missing: run `make tools`")
     home = options.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     arguments = command[command.index("hypermesh_ledger.application") + 1 :]
