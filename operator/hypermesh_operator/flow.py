@@ -12,6 +12,7 @@ from step to step is the verdict of an attempt that failed just now.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -34,18 +35,17 @@ class FlightState(Enum):
 class World:
     """Everything a decision rests on.
 
-    grant: the ledger's record, None when it holds none. fresh: the ledger's word is of this moment. published: Secret
-    and ProxyMapping of this very grant are known to exist. flight: of our own Allocate, if one is under way. verdict:
-    outcome of the attempt just made. reported_s, published_s: seconds since we wrote status, or
-    Secret and mapping; infinite when another process did. busy: many other Allocations wait for a
-    worker. now: UTC.
+    grant: the ledger's record, None when it holds none. mapping: the Allocation's own, of whichever grant. doubted: its
+    Secret must be looked after again. fresh: the ledger's word is of this moment. flight: of our own Allocate, if one
+    is under way. verdict: outcome of the attempt just made. reported_s, published_s: seconds since we wrote status, or
+    Secret and mapping; infinite when another process did. busy: many other Allocations wait for a worker. now: UTC.
     """
 
     allocation: Allocation
     grant: Grant | None
     names: Names
     mapping: Mapping | None
-    published: bool
+    doubted: bool
     fresh: bool
     flight: FlightState
     verdict: Verdict | None
@@ -159,14 +159,20 @@ def _obtain(world: World) -> Step:
 def _use(world: World, grant: Grant) -> Step:
     if not world.allocation.finalized:
         return AddFinalizer()
-    verdict = world.verdict
-    if not world.published and verdict is None:
+    verdict, mapping = world.verdict, world.mapping
+    if mapping is not None and not mapping.shows(grant, world.allocation.uid):
+        mapping = None
+    if verdict is None and (mapping is None or world.doubted or _unsure(world)):
         return Publish(grant)
-    mapping = world.mapping if world.published else None
     if verdict is None and (pause := _until_the_node_reports(world, mapping)) > 0:
         return Rest(pause)
     status = statuses.granted(world.allocation, grant, world.names, mapping, verdict, world.now)
     return _report(world, status, verdict.retry_s if verdict is not None else None)
+
+
+def _unsure(world: World) -> bool:
+    """Another process told of trouble with the Secret, and this one has not looked yet."""
+    return math.isinf(world.published_s) and statuses.tells_of_publishing(world.allocation.status)
 
 
 def _until_the_node_reports(world: World, mapping: Mapping | None) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping as Map
+from itertools import islice
 from typing import Any
 
 from hypermesh.v1 import ledger_pb2
@@ -27,6 +28,8 @@ class Inventory:
         self._mappings: dict[tuple[str, str], Mapping] = {}
         self._reported: dict[str, float] = {}
         self._published: dict[str, float] = {}
+        self._doubted: set[str] = set()
+        self._secrets: dict[str, str | None] = {}
         self._grants: dict[bytes, tuple[ledger_pb2.AllocationRecord, Grant]] = {}
 
     def allocation(self, uid: str) -> Allocation | None:
@@ -46,6 +49,7 @@ class Inventory:
         seen = objects.allocation(body, self.cluster_uid)
         self._allocations[uid] = seen
         self._uids[seen.allocation_id] = uid
+        self._published.setdefault(uid, float("-inf"))
         metrics.ALLOCATIONS.set(len(self._allocations))
         return seen
 
@@ -69,6 +73,8 @@ class Inventory:
             self._grants.pop(held.allocation_id, None)
         self._reported.pop(uid, None)
         self._published.pop(uid, None)
+        self._doubted.discard(uid)
+        self._secrets.pop(uid, None)
         metrics.ALLOCATIONS.set(len(self._allocations))
 
     def mapping(self, allocation: Allocation) -> Mapping | None:
@@ -106,10 +112,37 @@ class Inventory:
         """Seconds since we wrote its status; infinite when this process never did."""
         return time.monotonic() - self._reported.get(uid, float("-inf"))
 
-    def published(self, uid: str) -> None:
-        """We applied its Secret and ProxyMapping just now."""
-        self._published[uid] = time.monotonic()
+    def published(self, uid: str, secret: str | None) -> None:
+        """Its Secret (of that uid, None for one we can't make) and ProxyMapping are as they should be just now."""
+        self._doubted.discard(uid)
+        self._last(uid, time.monotonic())
+        self._secrets[uid] = secret
 
     def published_s(self, uid: str) -> float:
         """Seconds since we published it; infinite when this process never did."""
         return time.monotonic() - self._published.get(uid, float("-inf"))
+
+    def doubt(self, count: int) -> list[str]:
+        """So many that were published, or doubted, longest ago: their Secrets must be looked after again."""
+        doubted = list(islice(self._published, count))
+        for uid in doubted:
+            self._last(uid, self._published[uid])
+        self._doubted.update(doubted)
+        return doubted
+
+    def doubted(self, uid: str) -> bool:
+        """Whether it was doubted and not published since."""
+        return uid in self._doubted
+
+    def _last(self, uid: str, published: float) -> None:
+        """The dictionary's order is the order of doubting."""
+        self._published.pop(uid, None)
+        self._published[uid] = published
+
+    def secret(self, uid: str) -> str | None:
+        """Uid of the Secret as last applied, if this process did."""
+        return self._secrets.get(uid)
+
+    def uids(self) -> list[str]:
+        """All that are known now."""
+        return list(self._allocations)

@@ -74,15 +74,19 @@ def allocation(body: Body, cluster_uid: str) -> Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One ProxyMapping: whose it is, and what the node says of it."""
+    """One ProxyMapping: whose it is, hash of the transaction that it shows (hex), and what the node says of it."""
 
     uid: str
     version: int
     owner: str
-    allocation_id: str
+    transaction: str
     programmed: bool
     reason: str
     message: str
+
+    def shows(self, grant: Grant, uid: str) -> bool:
+        """Whether it is the one of this very grant, to the Allocation with that uid."""
+        return self.owner == uid and self.transaction == grant.tx_hash.hex()
 
 
 def mapping(body: Body) -> Mapping:
@@ -94,7 +98,7 @@ def mapping(body: Body) -> Mapping:
         uid=metadata["uid"],
         version=int(metadata["resourceVersion"]),
         owner=owners[0] if owners else "",
-        allocation_id=str(spec.get("allocationID", "")),
+        transaction=str(spec.get("transactionHash", "")),
         programmed=condition.get("status") == "True",
         reason=str(condition.get("reason", "")),
         message=str(condition.get("message", "")),

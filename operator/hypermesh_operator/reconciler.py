@@ -173,13 +173,12 @@ class Reconciler:
         mapping = tools.inventory.mapping(allocation)
         own = mapping if mapping is not None and mapping.owner == uid else None
         height = (allocation.status.get("ledger") or {}).get("height", 0)
-        published = grant is not None and own is not None and own.allocation_id == grant.allocation_id.hex()
         return flow.World(
             allocation=allocation,
             grant=grant,
             names=self._names(grant),
             mapping=own,
-            published=published,
+            doubted=tools.inventory.doubted(uid),
             fresh=tools.mirror.age() < FRESH_S and tools.mirror.height >= height,
             flight=tools.attempts.state(allocation.allocation_id),
             verdict=verdict,

@@ -87,6 +87,7 @@ class Work:
         self._inventory = Inventory(trust.cluster_uid)
         pool = Pool(mirror)
         self._announcer = Announcer(kube, settings.identity)
+        publisher = Publisher(kube, self._inventory, submitter.keys, trust.ca_pem, self._announcer)
         self._reconciler = Reconciler(
             Tools(
                 kube=kube,
@@ -94,7 +95,7 @@ class Work:
                 pool=pool,
                 attempts=Attempts(pool, submitter, mirror, trust.cluster_uid, enrolled.doubt),
                 submitter=submitter,
-                publisher=Publisher(kube, self._inventory, submitter.keys, trust.ca_pem),
+                publisher=publisher,
                 announcer=self._announcer,
                 inventory=self._inventory,
                 release_timeout_s=settings.release_timeout_s,
@@ -103,7 +104,7 @@ class Work:
         pool.widened = self._reconciler.widened
         self._allocations = AllocationWatch(kube.connection, self._inventory, self._reconciler)
         self._mappings = MappingWatch(kube, self._inventory, self._reconciler)
-        self._sweep = Sweep(kube, mirror, self._inventory, submitter)
+        self._sweep = Sweep(kube, mirror, self._inventory, submitter, self._reconciler)
 
     def watched_by(self, probes: serving.Probes) -> None:
         """The leader's own readiness."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from hypermesh import quantities
 from hypermesh.conditions import Condition, find, from_milliseconds, merge, timestamp
@@ -21,20 +21,18 @@ from hypermesh_operator.objects import Allocation, Grant, Mapping
 Status = dict[str, Any]
 Level = Literal["True", "False", "Unknown"]
 
-PROOF_REASONS = ("SpaceTicket", "StakeTicket", "WorkTicket", "TimeTicket", "TicketsMissing")
+PUBLISH_FAILED: Final = "PublishFailed"
+TOKEN_KEY_CHANGED: Final = "TokenKeyChanged"  # noqa: S105 - a reason
+PROOF_REASONS: Final = ("SpaceTicket", "StakeTicket", "WorkTicket", "TimeTicket", "TicketsMissing")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why the last attempt did not reach its goal. retry_s is when it is tried again, None when only an event helps.
-
-    lasting says that trying again cannot help: the tenant has to act.
-    """
+    """Why the last attempt did not reach its goal. retry_s is when it is tried again, None when only an event helps."""
 
     reason: str
     message: str
     retry_s: float | None = None
-    lasting: bool = False
     ledger_away: bool = False
 
 
@@ -71,15 +69,15 @@ def granted(
         use = f"Use [{grant.address}]:{grant.port} with the token in Secret {access_secret_name(allocation.name)}."
         ready = Condition("Ready", "True", "Usable", use)
     else:
-        reason, message = _waiting_for_node(names, mapping, trouble)
+        reason, message = _waiting_for_node(names, mapping)
         programmed = Condition("Programmed", "False", reason, message)
         ready = Condition("Ready", "False", reason, message)
+    if trouble is not None:
+        ready = Condition("Ready", "False", trouble.reason, trouble.message)
     return _status(allocation, _facts(allocation, grant, names), (proven, reserved, programmed, ready), now)
 
 
-def _waiting_for_node(names: Names, mapping: Mapping | None, trouble: Verdict | None) -> tuple[str, str]:
-    if trouble is not None:
-        return trouble.reason, trouble.message
+def _waiting_for_node(names: Names, mapping: Mapping | None) -> tuple[str, str]:
     if mapping is not None and mapping.reason:
         return mapping.reason, f"Node {names.node}: {mapping.message}"
     return "WaitingForNode", f"Waits for the agent of node {names.node} to program the address."
@@ -146,6 +144,12 @@ def _status(allocation: Allocation, facts: Status, said: Iterable[Condition], no
 def was_granted(allocation: Allocation) -> bool:
     """Whether status says that the ledger granted it at some time."""
     return bool((allocation.status.get("ledger") or {}).get("height"))
+
+
+def tells_of_publishing(status: Status) -> bool:
+    """Whether what stands there is trouble with Secret or ProxyMapping, not to be taken back unseen."""
+    said = ready(status)
+    return said is not None and said.reason in (PUBLISH_FAILED, TOKEN_KEY_CHANGED)
 
 
 def ready(status: Status) -> Condition | None:

@@ -1,7 +1,12 @@
-"""Orphans: what the ledger holds for Allocations of this cluster that are no more, is released.
+"""Every so often the truth is asked for again: what no watch, no event and no step would ever tell.
 
-They come from deletions while the ledger was away, and from a crash between submission and answer. Every candidate is
-asked for by name before it is released: a resource's uid never returns, so an absent one is gone for ever.
+    API server's list -> Allocations that vanished unnoticed -> forgotten
+    oldest publications -> doubted -> their Secrets are applied again, which writes only what is missing or changed
+    ledger's allocations of this cluster without a resource (orphans) -> released
+
+An Allocation vanishes unnoticed while the watch has a gap: what comes after the gap begins with those that exist.
+Orphans come from that, from deletions while the ledger was away, and from a crash between submission and answer. Every
+one is asked for by name before it is released: a resource's uid never returns, so an absent one is gone for ever.
 """
 
 from __future__ import annotations
@@ -19,22 +24,26 @@ from hypermesh_clients.mirror import Mirror, TicketsMissing
 from hypermesh_operator import metrics, objects
 from hypermesh_operator.inventory import Inventory
 from hypermesh_operator.objects import Grant
+from hypermesh_operator.reconciler import Reconciler
 from hypermesh_operator.submitting import Submitter
 
 _log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 200
-"""Releases of one sweep; the next one takes the rest."""
+"""Releases, and doubts, of one sweep; the next one takes the rest."""
 
 
 class Sweep:
     """`run` sweeps every so many seconds."""
 
-    def __init__(self, kube: Kube, mirror: Mirror, inventory: Inventory, submitter: Submitter) -> None:
+    def __init__(
+        self, kube: Kube, mirror: Mirror, inventory: Inventory, submitter: Submitter, reconciler: Reconciler
+    ) -> None:
         self._kube = kube
         self._mirror = mirror
         self._inventory = inventory
         self._submitter = submitter
+        self._reconciler = reconciler
 
     async def run(self, every_s: float) -> None:
         """For ever."""
@@ -43,10 +52,13 @@ class Sweep:
             try:
                 await self.once()
             except (KubeError, LedgerUnavailable) as error:
-                _log.info("the orphan sweep is put off: %s", error)
+                _log.info("the sweep is put off: %s", error)
 
     async def once(self) -> int:
-        """Releases what it finds; returns how many."""
+        """Does all three; returns how many orphans it released."""
+        await self._forget_vanished()
+        for uid in self._inventory.doubt(AT_ONCE):
+            self._reconciler.touch(uid)
         released = 0
         for grant in self._unknown():
             if released >= AT_ONCE:
@@ -62,6 +74,16 @@ class Sweep:
             metrics.ORPHANS.inc()
             _log.info("released orphan %s/%s (uid %s)", grant.namespace, grant.name, grant.uid)
         return released
+
+    async def _forget_vanished(self) -> None:
+        """Page by page: whole bodies of all at once would be most of the memory."""
+        missing = set(self._inventory.uids())  # whatever comes after this line is not missing
+        async for page in self._kube.pages(ALLOCATIONS):
+            missing.difference_update(item["metadata"]["uid"] for item in page["items"] or ())
+        for uid in missing:
+            _log.info("Allocation with uid %s vanished unnoticed", uid)
+            self._inventory.lose(uid)
+            self._reconciler.gone(uid)
 
     def _unknown(self) -> list[Grant]:
         """Active grants of this cluster for which no resource is known here."""

@@ -27,6 +27,7 @@ from hypermesh_operator.publishing import Publisher
 from hypermesh_operator.reconciler import Reconciler, Tools
 from hypermesh_operator.signing import Signer
 from hypermesh_operator.submitting import Submitter
+from hypermesh_operator.sweep import Sweep
 
 from ...builders import CLUSTER_UID
 from ..operator_fixture import SYSTEM, TENANT, Mesh, report_programmed
@@ -42,7 +43,7 @@ class Successor:
     def __init__(self, mesh: Mesh, kube: Kube, mirror: Mirror, submitter: Submitter) -> None:
         self._mesh, self._kube = mesh, kube
         self._inventory = Inventory(CLUSTER_UID)
-        pool = Pool(mirror)
+        pool, announcer = Pool(mirror), Announcer(kube, "test")
         self.reconciler = Reconciler(
             Tools(
                 kube=kube,
@@ -50,12 +51,13 @@ class Successor:
                 pool=pool,
                 attempts=Attempts(pool, submitter, mirror, CLUSTER_UID, lambda: None),
                 submitter=submitter,
-                publisher=Publisher(kube, self._inventory, submitter.keys, mesh.ledger.ca_pem),
-                announcer=Announcer(kube, "test"),
+                publisher=Publisher(kube, self._inventory, submitter.keys, mesh.ledger.ca_pem, announcer),
+                announcer=announcer,
                 inventory=self._inventory,
                 release_timeout_s=60.0,
             )
         )
+        self.sweep = Sweep(kube, mirror, self._inventory, submitter, self.reconciler)
 
     async def turn(self, name: str, limit: int = 32) -> int:
         """One turn for that Allocation, of at most so many steps; 0 when there is nothing to do, or nothing left."""
@@ -166,3 +168,25 @@ async def test_two_at_once_reserve_once(mesh: Mesh) -> None:
         assert await settled(mesh, "rivals")
         asset = mesh.registered("node-1-mem-0")
         assert mesh.reserved(asset) == 1 << 30
+
+
+async def test_what_vanished_in_a_gap_of_the_watch_is_forgotten_and_released(mesh: Mesh) -> None:
+    """This successor has no watch: as far as it knows, the Allocation still is."""
+    async with successors(mesh) as supply:
+        successor = supply.pop()
+        await mesh.apply("ghost", ONE_GI)
+        await mesh.apply("alive", ONE_GI)
+        for name in ("ghost", "alive"):
+            for _ in range(100):
+                await successor.turn(name)
+                if is_true((await mesh.status(name)).get("conditions") or (), "Reserved"):
+                    break
+                await asyncio.sleep(0.05)
+        assert len(mesh.active()) == 2
+        assert await successor.sweep.once() == 0
+        await mesh.kube.merge_patch(ALLOCATIONS, "ghost", {"metadata": {"finalizers": []}}, TENANT)
+        await mesh.delete("ghost")
+        await mesh.until_gone("ghost")
+        assert await successor.sweep.once() == 1
+        await mesh.ledger.mirror.wait_until(lambda: len(mesh.active()) == 1, 10)
+        assert await successor.sweep.once() == 0

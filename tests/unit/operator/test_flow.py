@@ -40,6 +40,7 @@ class Cluster:
     gone: bool = False
     busy: bool = False
     published_s: float = 1e9
+    doubted: bool = False
     steps: list[str] = field(default_factory=list)
 
     def world(self, verdict: Verdict | None, reported_s: float = 1e9) -> World:
@@ -49,7 +50,7 @@ class Cluster:
             grant=grant,
             names=NAMES if grant else Names("", ""),
             mapping=self.mapping,
-            published=grant is not None and self.mapping is not None,
+            doubted=self.doubted,
             fresh=self.fresh,
             flight=FlightState.NONE,
             verdict=verdict,
@@ -267,6 +268,37 @@ def test_trouble_in_publishing_is_told_and_tried_again() -> None:
     assert cluster.ready()["reason"] == "PublishFailed"
     assert decide(cluster.world(trouble)) == flow.Rest(10.0)
     assert isinstance(decide(cluster.world(None)), flow.Publish)
+
+
+def test_a_publication_in_doubt_is_made_again_and_changes_no_status() -> None:
+    cluster = Cluster(allocation(finalized=True), GRANT, replace(MAPPING, programmed=True))
+    cluster.run()
+    cluster.doubted = True
+    assert isinstance(decide(cluster.world(None)), flow.Publish)
+    cluster.doubted = False
+    cluster.steps.clear()
+    assert cluster.run() == flow.Rest()
+    assert cluster.steps == []
+
+
+def test_a_secret_that_cannot_be_made_again_is_told_though_the_node_answers() -> None:
+    cluster = Cluster(allocation(finalized=True), GRANT, replace(MAPPING, programmed=True), doubted=True)
+    trouble = Verdict("TokenKeyChanged", "Restore Secret hypermesh-operator-key.", retry_s=60.0)
+    step = decide(cluster.world(trouble))
+    cluster.do(step)
+    conditions = cluster.allocation.status["conditions"]
+    assert is_true(conditions, "Programmed")
+    assert (cluster.ready()["status"], cluster.ready()["reason"]) == ("False", "TokenKeyChanged")
+    assert decide(cluster.world(trouble)) == flow.Rest(60.0)
+    successor = Cluster(cluster.allocation, GRANT, cluster.mapping, published_s=float("inf"))
+    assert isinstance(decide(successor.world(None)), flow.Publish), "not taken back unseen"
+    assert isinstance(decide(replace(successor.world(None), published_s=1.0)), flow.Report)
+
+
+def test_a_mapping_of_another_grant_is_replaced() -> None:
+    """As after the ledger began anew: the Allocation is the same, the transaction is not."""
+    other = replace(MAPPING, transaction="00" * 32, programmed=True)
+    assert decide(Cluster(allocation(finalized=True), GRANT, other).world(None)) == flow.Publish(GRANT)
 
 
 def test_what_the_node_complains_of_is_shown() -> None:

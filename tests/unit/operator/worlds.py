@@ -89,4 +89,6 @@ GRANT = Grant(
     height=42,
     tx_hash=b"\6" * 32,
 )
-MAPPING = Mapping(uid="m", version=9, owner=UID, allocation_id=ID.hex(), programmed=False, reason="", message="")
+MAPPING = Mapping(
+    uid="m", version=9, owner=UID, transaction=GRANT.tx_hash.hex(), programmed=False, reason="", message=""
+)
