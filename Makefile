@@ -10,8 +10,14 @@ export PATH := $(CURDIR)/build/bin:$(PATH)
 
 VENV := .venv
 PY := $(VENV)/bin/python
-NODES ?= 1
+#: CLUSTER=embedded        of `make demo` and `make demo-clean`: embedded, current (the kubeconfig's context) or kind
+#: NODES=1                 nodes of the embedded cluster
+#: IMAGE=REPOSITORY:TAG    for CLUSTER=current: the image that its nodes pull
+#: BASE=IMAGE              Debian 12 that `make image` builds on (default: debian:bookworm-slim, pulled or bootstrapped)
+#: HYPERMESH_CACHE=DIR     what is built once and shared by checkouts (default: ~/.cache/hypermesh)
+#: HYPERMESH_CLUSTER_DIR=DIR  state of the embedded cluster (default: build/cluster)
 CLUSTER ?= embedded
+NODES ?= 1
 
 include hack/cluster.mk
 include hack/image.mk
@@ -19,7 +25,7 @@ include hack/image.mk
 ## ---- The two commands ----
 
 .PHONY: demo
-demo: venv ## Cluster, image, chart, an Allocation, bytes through its address. CLUSTER=embedded|current|kind NODES=1
+demo: venv ## Cluster, image, chart, an Allocation, bytes through its address
 	@$(PY) hack/demo.py --cluster $(CLUSTER) --nodes $(NODES)
 
 .PHONY: test
@@ -45,7 +51,7 @@ lock: venv ## Resolve pyproject.toml into the two lock files again
 	  -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .PHONY: generate
-generate: venv ## Everything that is generated from a source in the repo
+generate: venv ## Python out of protos/, the chart's copy of crds/, docs/reference/
 	@$(PY) hack/protos.py
 	@rm -rf charts/hypermesh/files/crds && mkdir -p charts/hypermesh/files/crds && cp crds/*.yaml charts/hypermesh/files/crds/
 	@$(PY) hack/reference.py
@@ -100,7 +106,7 @@ bench: root venv host liboqs tools image ## Figures as tables and as JSON lines 
 	@failed=; for b in hack/bench/[a-z]*.py; do echo "== $$b"; $(PY) $$b || failed="$$failed $$b"; done; \
 	  [ -z "$$failed" ] || { echo "missed a bound or failed:$$failed"; exit 1; }
 
-bench-%: venv liboqs tools
+bench-%: venv liboqs tools ## One of them: bench-agent, -controller, -ledger, -mesh, -proofs or -proxy
 	@$(PY) hack/bench/$*.py
 
 .PHONY: clean
@@ -110,3 +116,4 @@ clean: demo-clean ## Also the build outputs of this checkout (the shared cache s
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^## ----/ {gsub(/^## -+ | -+$$/, ""); printf "\n%s\n", $$0} /^[a-z0-9%-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables\n'; sed -n 's/^#: /  /p' $(MAKEFILE_LIST)

@@ -1,4 +1,6 @@
 # The container image; included by the top Makefile.
+## ---- What the image is made of ----
+
 .PHONY: liboqs image
 
 liboqs: ## Build the liboqs native library into the cache and link build/liboqs
