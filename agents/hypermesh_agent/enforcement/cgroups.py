@@ -83,6 +83,10 @@ class Controller:
             _write(group / "cpu.cfs_quota_us", str(quota))
         else:
             _write(group / "cpu.max", f"{quota} {period}")
+        written, held = quota * 1000 // period, self.cpu_millicores(name)
+        if held != written:
+            text = f"{group}: {written}m were written and {held}m are in force: stop what else writes there"
+            raise EnforcementFailed("LimitNotHeld", text)
 
     def cpu_millicores(self, name: str) -> int:
         """The limit in force, read back; 0 for none."""

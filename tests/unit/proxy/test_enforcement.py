@@ -103,6 +103,16 @@ def test_limits_are_written_where_the_kernel_reads_them(tmp_path: Path, version:
     assert controller.names() == [name]
 
 
+@pytest.mark.parametrize("kept", ["max 100000", "50000 100000"])
+def test_a_limit_that_the_kernel_does_not_hold_is_no_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.setattr(cgroups, "_write", lambda path, _: path.write_text(kept))
+    with pytest.raises(EnforcementFailed, match=r"2500m were written and (0|500)m are in force") as failure:
+        Controller(tmp_path, 2).make_cpu(grant(1).name, 2500)
+    assert failure.value.reason == "LimitNotHeld"
+
+
 def test_an_unlimited_group_counts_as_no_hold(tmp_path: Path) -> None:
     group = tmp_path / grant(1).name
     group.mkdir()
