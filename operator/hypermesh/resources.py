@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hypermesh import quantities
+from hypermesh.digests import digest
 from hypermesh.v1 import ledger_pb2
 
 GROUP: Final = "hypermesh.online"
@@ -18,6 +19,7 @@ VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 FINALIZER: Final = f"{GROUP}/release"
 NODE_LABEL: Final = f"{GROUP}/node"
+MAX_LABEL: Final = 63
 TYPE_LABEL: Final = f"{GROUP}/type"
 ACCESS_SECRET_TYPE: Final = f"{GROUP}/access"
 OPERATOR_MANAGER: Final = "hypermesh-operator"
@@ -50,9 +52,12 @@ PRIVACY_LEVELS: Final[Mapping[str, ledger_pb2.PrivacyLevel]] = {
 PRIVACY_LEVEL_NAMES: Final[Mapping[int, str]] = {number: name for name, number in PRIVACY_LEVELS.items()}
 
 
-def resource_of(asset_type: int) -> str:
-    """The resource field that counts an AssetType number."""
-    return RESOURCE_OF_TYPE[ASSET_TYPE_NAMES[asset_type]]
+def node_label(node_name: str) -> str:
+    """The value of NODE_LABEL: the node's name, or its beginning and a hash where a label (63 characters) is too short."""
+    if len(node_name) <= MAX_LABEL:
+        return node_name
+    mark = digest("label", node_name.encode()).hex()[:10]
+    return f"{node_name[: MAX_LABEL - 1 - len(mark)].rstrip('-.')}-{mark}"
 
 
 def access_secret_name(allocation: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypermesh.v1 import ledger_pb2
-
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -19,11 +17,6 @@ class Grant:
     def name(self) -> str:
         """File and cgroup name: 64 hex digits."""
         return self.id.hex()
-
-    @property
-    def addressable(self) -> bool:
-        """Whether Read and Write have bytes to work on."""
-        return self.type in (ledger_pb2.ASSET_TYPE_MEMORY, ledger_pb2.ASSET_TYPE_STORAGE)
 
 
 class EnforcementFailed(Exception):

@@ -85,8 +85,6 @@ TOOLS: tuple[GoTool, ...] = (
 ON_DEMAND = frozenset({"kind", "kubeconform"})
 """Built only when named: the embedded cluster has no use for them."""
 
-CLUSTER_TOOLS = tuple(tool.name for tool in TOOLS if tool.name not in {"cometbft", "helm", *ON_DEMAND})
-
 
 def version_of(module: str, go_mod: str) -> str:
     """The version of `module` that the text of a go.mod requires; raises ValueError when it requires none."""
