@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Final
 
-from hypermesh.resources import AGENT_MANAGER, NODE_LABEL
+from hypermesh.resources import AGENT_MANAGER, NODE_LABEL, node_label
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.kube_leases import heartbeat
@@ -36,7 +36,7 @@ async def beat(kube: Kube, namespace: str, node_name: str, pod_name: str) -> Non
                 holder=pod_name or node_name,
                 duration=GOOD_FOR_S,
                 field_manager=AGENT_MANAGER,
-                labels={NODE_LABEL: node_name},
+                labels={NODE_LABEL: node_label(node_name)},
             )
             failing = False
         except KubeError as error:

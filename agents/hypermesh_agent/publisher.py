@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Final
 
-from hypermesh.resources import AGENT_MANAGER, NODE_LABEL
+from hypermesh.resources import AGENT_MANAGER, NODE_LABEL, node_label
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_errors import AlreadyExists, KubeError
@@ -79,7 +79,7 @@ class Publisher:
         self._written: dict[str, float] = {}
         self._owner: tuple[float, Object] | None = None
         self._wake = asyncio.Event()
-        self.watch = kube.watch(ASSETS, label_selector=f"{NODE_LABEL}={identity.name}")
+        self.watch = kube.watch(ASSETS, label_selector=f"{NODE_LABEL}={node_label(identity.name)}")
 
     def wake(self) -> None:
         self._wake.set()

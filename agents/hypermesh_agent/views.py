@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hypermesh import conditions, quantities
 from hypermesh.conditions import Condition
-from hypermesh.resources import ASSET_TYPE_NAMES, NODE_LABEL, RESOURCE_OF_TYPE, TYPE_LABEL
+from hypermesh.resources import ASSET_TYPE_NAMES, NODE_LABEL, RESOURCE_OF_TYPE, TYPE_LABEL, node_label
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 
 from .directory import NodeAsset
@@ -83,7 +83,7 @@ def asset_body(asset: NodeAsset, node_name: str, owner: Object | None) -> Object
     """The Asset without sharing, which is the owner's; `owner`: ownerReference of the Node."""
     metadata: Object = {
         "name": asset.name,
-        "labels": {NODE_LABEL: node_name, TYPE_LABEL: str(asset.hardware.kind)},
+        "labels": {NODE_LABEL: node_label(node_name), TYPE_LABEL: str(asset.hardware.kind)},
     }
     if owner is not None:
         metadata["ownerReferences"] = [owner]

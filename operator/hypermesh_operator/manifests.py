@@ -12,7 +12,14 @@ import hmac
 from typing import Any
 
 from hypermesh.conditions import from_milliseconds, timestamp
-from hypermesh.resources import ACCESS_SECRET_TYPE, API_VERSION, FINALIZER, NODE_LABEL, access_secret_name
+from hypermesh.resources import (
+    ACCESS_SECRET_TYPE,
+    API_VERSION,
+    FINALIZER,
+    NODE_LABEL,
+    access_secret_name,
+    node_label,
+)
 from hypermesh_operator.objects import Allocation, Grant
 from hypermesh_operator.statuses import Names, Status
 
@@ -65,7 +72,7 @@ def access_secret(allocation: Allocation, grant: Grant, token_text: str, ca_pem:
 def proxy_mapping(allocation: Allocation, grant: Grant, names: Names) -> dict[str, Any]:
     """The grant for its node's agent and for people."""
     return {
-        "metadata": _metadata(allocation, allocation.name, {NODE_LABEL: names.node}),
+        "metadata": _metadata(allocation, allocation.name, {NODE_LABEL: node_label(names.node)}),
         "spec": {
             "address": grant.address,
             "allocationID": grant.allocation_id.hex(),

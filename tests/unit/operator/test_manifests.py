@@ -32,6 +32,9 @@ def test_secret_holds_what_a_tenant_needs() -> None:
 def test_mapping_says_what_the_ledger_said() -> None:
     body = manifests.proxy_mapping(allocation(), GRANT, Names("asset", "node-1"))
     assert body["metadata"]["labels"] == {"hypermesh.online/node": "node-1"}
+    long = manifests.proxy_mapping(allocation(), GRANT, Names("asset", "n" * 253))
+    assert len(long["metadata"]["labels"]["hypermesh.online/node"]) == 63
+    assert long["spec"]["nodeName"] == "n" * 253
     spec = body["spec"]
     assert (spec["allocationID"], spec["transactionHash"]) == (ID.hex(), GRANT.tx_hash.hex())
     assert (spec["address"], spec["port"], spec["ledgerHeight"]) == (GRANT.address, 7443, 42)
