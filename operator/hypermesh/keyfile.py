@@ -49,6 +49,11 @@ def derive_kek(local: bytes, cluster: bytes) -> bytes:
     return HKDF(algorithm=SHA512(), length=KEK_BYTES, salt=None, info=b"hypermesh/keyfile/1").derive(framed)
 
 
+def is_wrapped(blob: bytes) -> bool:
+    """Whether these bytes are a key file, of whatever version."""
+    return blob.startswith(_MAGIC)
+
+
 def wrap(secret: bytes, kek: bytes) -> bytes:
     """Encrypt `secret` under the 32-byte `kek` with a fresh nonce."""
     nonce = os.urandom(_NONCE_BYTES)

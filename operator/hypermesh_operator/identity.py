@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -19,8 +20,8 @@ from typing import Final
 from hypermesh import falcon, operations
 from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_clients.key_encryption import Wrapping, fill_wrapped
 from hypermesh_clients.kube import Kube
-from hypermesh_clients.kube_secrets import fill_once
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
 from hypermesh_clients.mirror import Mirror
 from hypermesh_operator.signing import Keys
@@ -36,12 +37,16 @@ MAX_PAUSE_S: Final = 10.0
 
 
 async def load(kube: Kube, namespace: str) -> Keys:
-    """The keys of this cluster's operator, made at the first start. Raises KubeError, falcon.KeyInvalid."""
+    """The keys of this cluster's operator, made at the first start.
+
+    Raises KubeError, KeyEncryptionUnusable, falcon.KeyInvalid.
+    """
 
     def make() -> dict[str, bytes]:
         return {FALCON_KEY: falcon.generate().encode(), TOKEN_KEY: os.urandom(32)}
 
-    data = await fill_once(kube, namespace, SECRET, FALCON_KEY, make)
+    wrapping = Wrapping.of(SECRET, (FALCON_KEY, TOKEN_KEY), os.environ)
+    data = await fill_wrapped(kube, namespace, wrapping, FALCON_KEY, make)
     return Keys(falcon.KeyPair.decode(data[FALCON_KEY]), data[TOKEN_KEY])
 
 
@@ -63,7 +68,7 @@ class Enrolled:
         self._keys = keys
         self._client = client
         self._mirror = mirror
-        self._doubted = asyncio.Event()
+        self._doubted = False
 
     def check(self) -> str | None:
         """Readiness: whether the ledger knows our key by a certificate that has not ended."""
@@ -76,7 +81,7 @@ class Enrolled:
 
     def doubt(self) -> None:
         """The ledger refused our key: enrol again soon."""
-        self._doubted.set()
+        self._doubted = True
 
     async def ensure(self) -> None:
         """Returns when the ledger holds a certificate of ours that lasts; tries for as long as it takes."""
@@ -90,14 +95,14 @@ class Enrolled:
                 pause = min(pause * 2, MAX_PAUSE_S)
 
     async def run(self) -> None:
-        """Renews for ever."""
+        """Renews for ever, and at once where the ledger does not know us any more."""
         while True:
+            with contextlib.suppress(TimeoutError):
+                await self._mirror.wait_until(lambda: self._doubted or self._certified() is None, LOOK_EVERY_S)
             try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._doubted.wait()
-                self._doubted.clear()
-                await self._enrol()
-            except TimeoutError:
+                if self._doubted:
+                    self._doubted = False
+                    await self._enrol()
                 await self.ensure()
             except Exception as error:  # noqa: BLE001 - told, and tried again at the next doubt or look
                 _log.warning("enrolling again failed: %s", error)

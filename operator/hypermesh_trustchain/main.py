@@ -18,6 +18,7 @@ from prometheus_client import Gauge
 
 from hypermesh import falcon, keyfile
 from hypermesh_clients import serving
+from hypermesh_clients.key_encryption import Wrapping
 from hypermesh_clients.kube import Kube, KubeError
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_resources import NAMESPACES
@@ -26,7 +27,7 @@ from hypermesh_clients.trust import KEK_ENTRY, KEK_SECRET, Trust
 from hypermesh_trustchain.enrolling import Enroller, Place
 from hypermesh_trustchain.publishing import FederationMismatch, Publisher
 from hypermesh_trustchain.root_store import UNUSABLE, RootStore
-from hypermesh_trustchain.roots import CLUSTER, Root
+from hypermesh_trustchain.roots import CLUSTER, PRIVATE, SECRET, Root
 from hypermesh_trustchain.service import PORT, ServerCertificate, server
 
 log = logging.getLogger("hypermesh_trustchain")
@@ -109,7 +110,7 @@ async def run(options: argparse.Namespace) -> None:
     probes = serving.Probes(options.metrics_port, {"root": starting.check})
     await probes.start()
     async with Kube.auto(user_agent="hypermesh-trustchain") as kube:
-        store = RootStore(kube, options.namespace)
+        store = RootStore(kube, options.namespace, Wrapping.of(SECRET, PRIVATE, os.environ))
         root, cluster_uid = await open_root(kube, store, starting)
         trust = Trust(root.falcon.public, root.ca_pem, root.federation, CLUSTER, root.prefix, cluster_uid)
         publisher = Publisher(kube, options.namespace, trust)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import datetime
 
+from hypermesh_clients.key_encryption import KeyEncryptionUnusable, Wrapping, fill_wrapped
 from hypermesh_clients.kube import Conflict, Kube
 from hypermesh_clients.kube_resources import SECRETS
-from hypermesh_clients.kube_secrets import contents, encoded, fill_once
+from hypermesh_clients.kube_secrets import contents, encoded
 from hypermesh_trustchain.known_nodes import KnownNodes, RegistryDamaged
-from hypermesh_trustchain.roots import FALCON_KEY, SECRET, Root, RootDamaged, generate
+from hypermesh_trustchain.roots import FALCON_KEY, PRIVATE, SECRET, Root, RootDamaged, generate
 
 NODES = "nodes"
 
@@ -22,15 +23,16 @@ class RootReplaced(Exception):
     """The Secret holds another root than the one this process works with: restart to take the new one."""
 
 
-UNUSABLE = (RootReplaced, RootDamaged, RegistryDamaged)
+UNUSABLE = (RootReplaced, RootDamaged, RegistryDamaged, KeyEncryptionUnusable)
 """What a person must mend: nobody can be enrolled before."""
 
 
 class RootStore:
     """Access to Secret `hypermesh-trustchain-root`; `open()` before anything else."""
 
-    def __init__(self, kube: Kube, namespace: str) -> None:
+    def __init__(self, kube: Kube, namespace: str, wrapping: Wrapping | None = None) -> None:
         self._kube = kube
+        self._wrapping = wrapping or Wrapping(SECRET, PRIVATE)
         self._namespace = namespace
         self._lock = asyncio.Lock()
         self._root: Root | None = None
@@ -56,10 +58,10 @@ class RootStore:
             raise self._problem
 
     async def open(self) -> Root:
-        """The root, generated on the very first start. Raises RootDamaged, RegistryDamaged, KubeError."""
+        """The root, generated on the very first start. Raises the UNUSABLE, KubeError."""
         now = datetime.datetime.now(datetime.UTC)
-        await fill_once(
-            self._kube, self._namespace, SECRET, FALCON_KEY, lambda: generate(self._namespace, now).encode()
+        await fill_wrapped(
+            self._kube, self._namespace, self._wrapping, FALCON_KEY, lambda: generate(self._namespace, now).encode()
         )
         return await self._load()
 
@@ -93,7 +95,7 @@ class RootStore:
 
     async def _load(self) -> Root:
         secret = await self._kube.get(SECRETS, SECRET, self._namespace)
-        data = contents(secret)
+        data = self._wrapping.open(contents(secret))
         root = Root.decode(data)
         if self._root is not None and self._root.falcon.public != root.falcon.public:
             raise RootReplaced(

@@ -1,7 +1,8 @@
 """The federation's two roots: a FALCON-1024 key that signs certificates, an ECDSA P-384 one for today's TLS.
 
-Data flow: `generate` → Secret data → `Root`. Both secrets rest in a Kubernetes Secret, protected by RBAC and
-by whatever encryption at rest the cluster has; a hardware module comes later (docs/concepts/trust.md).
+Data flow: `generate` → Secret data → `Root`. Both secrets rest in a Kubernetes Secret, protected by RBAC, by whatever
+encryption at rest the cluster has, and wrapped where a key encryption file is given (hypermesh_clients.key_encryption);
+a hardware module comes later (docs/concepts/trust.md).
 The TLS root is name-constrained (RFC 5280 4.2.1.10) to our node names, this namespace's services and this
 cluster's /64: stolen, it can't speak for anything else.
 """
@@ -22,6 +23,8 @@ from hypermesh import addressing, falcon
 
 SECRET = "hypermesh-trustchain-root"  # noqa: S105 - the object's name
 FALCON_KEY, TLS_KEY, TLS_CERTIFICATE = "falcon.key", "tls.key", "ca.crt"
+PRIVATE = (FALCON_KEY, TLS_KEY)
+"""What is wrapped where the cluster offers a key encryption file."""
 ROOT_LIFETIME = datetime.timedelta(days=3650)
 SKEW = datetime.timedelta(minutes=5)
 CLUSTER = 1

@@ -190,6 +190,7 @@ def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: 
         ("agent.tolerations[0].efect=NoSchedule", "efect"),
         ("image.pullSecrets[0].nam=registry", "nam"),
         ("networkPolicy.agentCIDRs[0]=fd00::1", "agentCIDRs"),
+        ("keyEncryption.volume.csi=driver", "volume"),
     ],
 )
 def test_the_schema_refuses_typos_and_names_the_value(value: str, names: str) -> None:
@@ -199,7 +200,7 @@ def test_the_schema_refuses_typos_and_names_the_value(value: str, names: str) ->
 
 
 def test_every_object_of_the_schema_says_which_keys_it_takes() -> None:
-    """Only `global`, which belongs to Helm and to parent charts, is open."""
+    """Open are `global`, which is Helm's and parent charts', and a volume's source, which the API server checks."""
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def walk(node: Any, path: str) -> list[str]:
@@ -211,7 +212,8 @@ def test_every_object_of_the_schema_says_which_keys_it_takes() -> None:
         here = [path] if node.get("type") == "object" and openness is True else []
         return here + [each for key, item in node.items() for each in walk(item, f"{path}.{key}")]
 
-    assert walk(schema, "") == [".properties.global"]
+    volume = ".properties.keyEncryption.properties.volume.additionalProperties"
+    assert walk(schema, "") == [".properties.global", volume]
 
 
 def test_every_value_is_in_the_schema_with_a_description() -> None:
@@ -239,6 +241,25 @@ def test_a_pool_outside_the_state_directory_gets_its_own_mount() -> None:
     daemon = next(item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "DaemonSet")
     mounts = {mount["mountPath"] for mount in daemon["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert {"/srv/pool", "/var/lib/hypermesh"} <= mounts
+
+
+def test_the_key_encryption_file_reaches_those_whose_keys_rest_in_secrets_and_nobody_else() -> None:
+    done = helm_template("keyEncryption.volume.csi.driver=secrets-store.csi.k8s.io", "keyEncryption.file=wrapping")
+    given = set()
+    for item in of_kind([each for each in yaml.safe_load_all(done.stdout) if each], *WORKLOADS):
+        pod = item["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        sources = [volume for volume in pod["volumes"] if volume["name"] == "key-encryption"]
+        mounts = [mount for mount in container["volumeMounts"] if mount["name"] == "key-encryption"]
+        paths = [entry["value"] for entry in container["env"] if entry["name"] == "HYPERMESH_KEY_ENCRYPTION_FILE"]
+        assert len(sources) == len(mounts) == len(paths)
+        if sources:
+            given.add(item["metadata"]["name"])
+            assert sources[0]["csi"] == {"driver": "secrets-store.csi.k8s.io"}
+            assert mounts[0]["readOnly"]
+            assert paths == [f"{mounts[0]['mountPath']}/wrapping"]
+    assert given == {"hypermesh-operator", "hypermesh-trustchain"}
+    assert "key-encryption" not in helm_template().stdout
 
 
 def test_helm_lint_is_clean(tmp_path: Path) -> None:
