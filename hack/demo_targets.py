@@ -150,7 +150,7 @@ class Current(Target):
 
     def helm_values(self) -> list[str]:
         repository, _, tag = os.environ["IMAGE"].rpartition(":")
-        return ["--set", f"image.repository={repository}", "--set", f"image.tag={tag}"]
+        return ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
 
     def image(self) -> str:
         """The image that the cluster's nodes know."""
