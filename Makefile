@@ -97,7 +97,7 @@ e2e: root venv host liboqs tools image ## Whole cluster, chart, demo path
 	@$(PYTEST) tests/e2e
 
 .PHONY: docs
-docs: venv ## Links and generated reference are up to date
+docs: venv liboqs tools kubeconform ## Links, commands and generated reference are right and up to date
 	@$(PYTEST) tests/docs
 
 .PHONY: bench

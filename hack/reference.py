@@ -151,7 +151,7 @@ def said(rule: dict[str, Any]) -> str:
 def values_page(values: dict[str, Any], schema: dict[str, Any]) -> str:
     """Every value of the chart with its default."""
     rows = ((f"`{path}`", f"`{json.dumps(default)}`", told) for path, default, told in leaves(values, schema, ""))
-    told = "Values of the chart: `helm upgrade --install ... --set NAME=VALUE`. A name that is not here is refused."
+    told = "Given to `helm` with `--set NAME=VALUE` or in a file with `--values`. A name that is not here is refused."
     source = "charts/hypermesh/values.yaml and values.schema.json"
     return page("Chart values", source, told, table(("value", "default", "meaning"), rows))
 
