@@ -209,6 +209,11 @@ class Current(Target):
             ["helm", "uninstall", "hypermesh", "-n", NAMESPACE, "--ignore-not-found"],
             env=self.env,
         )
+        story.say(
+            "Kept, because it can hold what others need (keys, the ledger, their Assets and Allocations); to remove it too:\n"
+            f"  kubectl delete namespace {NAMESPACE}\n"
+            "  kubectl delete crd assets.hypermesh.online allocations.hypermesh.online proxymappings.hypermesh.online"
+        )
 
 
 class Kind(Current):
