@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from hypermesh_clients.ledger import Commit, LedgerClient, LedgerUnavailable
 from hypermesh_clients.mirror import Mirror
 
 from ..builders import Member, TrustRoot, allocation, member, registration
+from ..processes import free_port
 
 START_S = 30.0
 
@@ -47,7 +48,6 @@ class Ledger:
 
     directory: Path
     root: TrustRoot
-    chain_id: str
     port: int
     metrics_port: int
     ca_pem: bytes
@@ -59,6 +59,11 @@ class Ledger:
     @property
     def home(self) -> Path:
         return self.directory / "home"
+
+    @property
+    def chain_id(self) -> str:
+        """Of the chain that the mirror follows."""
+        return self.mirror.chain_id
 
     @property
     def target(self) -> str:
@@ -178,13 +183,6 @@ class Ledger:
         return asset
 
 
-def free_port() -> int:
-    """A TCP port of ::1 that nobody listens on now."""
-    with socket.socket(socket.AF_INET6) as probe:
-        probe.bind(("::1", 0))
-        return int(probe.getsockname()[1])
-
-
 def write_tls(directory: Path) -> bytes:
     """A self-signed certificate for ::1 as tls.crt and tls.key; returns its PEM, which clients trust."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -248,7 +246,6 @@ async def running_ledger(
     ledger = Ledger(
         directory=directory,
         root=root,
-        chain_id=f"hypermesh-{root.federation.hex()}",
         port=port,
         metrics_port=metrics_port,
         ca_pem=ca_pem,
@@ -301,3 +298,13 @@ async def settle(ledger: Ledger, capacity: int) -> Settled:
     await ledger.win_tickets(node, [node.asset_id(ledger_pb2.ASSET_TYPE_CPU, "cpu-0")])
     asset = registration(node, ledger_pb2.ASSET_TYPE_CPU, "cpu-0", capacity)
     return Settled(ledger, operator, node, await ledger.register(node, asset))
+
+
+@contextlib.asynccontextmanager
+async def resumed(
+    before: Settled, directory: Path, proofs: proofs_pb2.ProofParameters, program: Sequence[str] = PROGRAM
+) -> AsyncIterator[Settled]:
+    """A ledger in `directory` that goes on from a copy of what `before`, which is stopped, had committed."""
+    shutil.copytree(before.ledger.home, directory / "home", ignore=shutil.ignore_patterns("run"))  # sockets
+    async with running_ledger(directory, proofs, before.ledger.root, program) as ledger:
+        yield replace(before, ledger=ledger)

@@ -15,248 +15,36 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import os
-import signal
-import subprocess
 import sys
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hypermesh import addressing
+from hypermesh.conditions import find
+from hypermesh.proofs import parameters
+from hypermesh.refusals import Reason, Refused
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+from hypermesh_clients.kube import Kube, KubeError, NotFound, Object
+from hypermesh_clients.kube_resources import ALLOCATIONS, CONFIG_MAPS, LEASES, NAMESPACES, SECRETS
+from hypermesh_clients.trust import Trust
+from hypermesh_operator import identity
 
-ROOT = Path(__file__).resolve().parents[2]
-BINARIES = ROOT / "build" / "bin"
+from ..api_objects import BINARIES, LIMIT_S, ROOT, SYSTEM, bound_token, install_chart, install_resources, kubeconfig
+from ..builders import CLUSTER_UID, Member, TrustRoot, registration
+from ..processes import Started, free_port
+from .ledger_fixture import Ledger, running_ledger
+from .reports import Reports, report_programmed
+
 sys.path.append(str(ROOT / "hack" / "cluster"))  # last: it must shadow nothing
 
-from local_cluster.private_api import PrivateApi, private_api  # noqa: E402
+from local_cluster.private_api import PrivateApi, private_api
 
-from hypermesh import addressing  # noqa: E402
-from hypermesh.conditions import Condition, find, merge, timestamp  # noqa: E402
-from hypermesh.proofs import parameters  # noqa: E402
-from hypermesh.refusals import Reason, Refused  # noqa: E402
-from hypermesh.resources import AGENT_MANAGER  # noqa: E402
-from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2  # noqa: E402
-from hypermesh_clients.kube import Kube, KubeError, NotFound, Object, Resource, WatchType  # noqa: E402
-from hypermesh_clients.kube_resources import (  # noqa: E402
-    ALLOCATIONS,
-    CONFIG_MAPS,
-    CUSTOM_RESOURCE_DEFINITIONS,
-    NAMESPACES,
-    NODES,
-    PODS,
-    PROXY_MAPPINGS,
-    SECRETS,
-    SERVICE_ACCOUNTS,
-)
-from hypermesh_clients.trust import Trust  # noqa: E402
-from hypermesh_operator import identity  # noqa: E402
-
-from ..builders import CLUSTER_UID, Member, TrustRoot, registration  # noqa: E402
-from .ledger_fixture import Ledger, free_port, running_ledger  # noqa: E402
-
-SYSTEM = "hypermesh-system"
+__all__ = ["LIMIT_S", "SYSTEM", "TENANT", "Mesh", "report_programmed", "running_mesh"]
 TENANT = "team-a"
-LIMIT_S = 60.0
-RBAC = "rbac.authorization.k8s.io"
-ADMISSION = "admissionregistration.k8s.io"
-POLICIES = Resource(ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False)
-KINDS = {
-    "ConfigMap": CONFIG_MAPS,
-    "Secret": SECRETS,
-    "ServiceAccount": SERVICE_ACCOUNTS,
-    "Role": Resource(RBAC, "v1", "roles", "Role"),
-    "RoleBinding": Resource(RBAC, "v1", "rolebindings", "RoleBinding"),
-    "ClusterRole": Resource(RBAC, "v1", "clusterroles", "ClusterRole", namespaced=False),
-    "ClusterRoleBinding": Resource(RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
-    "MutatingAdmissionPolicy": Resource(
-        ADMISSION, "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", namespaced=False
-    ),
-    "MutatingAdmissionPolicyBinding": Resource(
-        ADMISSION, "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", namespaced=False
-    ),
-    "ValidatingAdmissionPolicy": POLICIES,
-    "ValidatingAdmissionPolicyBinding": Resource(
-        ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
-    ),
-}
 CHART_PARTS = ("admission.yaml", "agent/rbac.yaml", "keys.yaml", "operator/rbac.yaml")
-
-
-# -- the cluster's side ----------------------------------------------------------------------------------------------
-
-
-async def install_resources(kube: Kube) -> None:
-    """The CRDs of this checkout, served when this returns."""
-    for file in sorted((ROOT / "crds").glob("*.yaml")):
-        manifest = yaml.safe_load(file.read_text())
-        await kube.apply(CUSTOM_RESOURCE_DEFINITIONS, manifest, field_manager="test")
-        name = manifest["metadata"]["name"]
-        async with asyncio.timeout(LIMIT_S):
-            while not _established(await kube.get(CUSTOM_RESOURCE_DEFINITIONS, name)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-
-def _established(crd: Object) -> bool:
-    condition = find((crd.get("status") or {}).get("conditions") or (), "Established")
-    return condition is not None and condition["status"] == "True"
-
-
-async def install_chart(kube: Kube, *parts: str) -> None:
-    """Parts of the chart as helm renders them, in the namespace SYSTEM."""
-    command = [str(BINARIES / "helm"), "template", "hypermesh", str(ROOT / "charts/hypermesh"), "--namespace", SYSTEM]
-    command += [f"--show-only=templates/{part}" for part in parts]
-    command += [f"--api-versions={ADMISSION}/v1/MutatingAdmissionPolicy"]  # as helm finds it on this server
-    rendered = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, timeout=60)
-    for manifest in yaml.safe_load_all(rendered.stdout):
-        if manifest:
-            await kube.apply(KINDS[manifest["kind"]], manifest, field_manager="helm")
-
-
-async def bound_token(kube: Kube, account: str, node: str, namespace: str = SYSTEM) -> str:
-    """A token of the service account as kubelet projects it: bound to a new pod on that node."""
-    await kube.apply(NODES, {"metadata": {"name": node}}, field_manager="test")
-    await kube.apply(SERVICE_ACCOUNTS, {"metadata": {"name": account, "namespace": namespace}}, field_manager="test")
-    pod = await kube.create(
-        PODS,
-        {
-            "metadata": {"name": f"{account}-{uuid.uuid4().hex[:8]}", "namespace": namespace},
-            "spec": {
-                "serviceAccountName": account,
-                "automountServiceAccountToken": False,
-                "nodeName": node,
-                "containers": [{"name": "main", "image": "main"}],
-            },
-        },
-    )
-    reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-    return await token(kube, account, namespace, reference)
-
-
-async def token(kube: Kube, account: str, namespace: str = SYSTEM, bound_to: Object | None = None) -> str:
-    """A token of the service account for the API server, bound or not."""
-    spec: Object = {"expirationSeconds": 7200}
-    if bound_to is not None:
-        spec["boundObjectRef"] = bound_to
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    answer = await kube.create(SERVICE_ACCOUNTS, request, namespace, name=account, subresource="token")
-    return str(answer["status"]["token"])
-
-
-def kubeconfig(api: PrivateApi, directory: Path, name: str, bearer: str) -> Path:
-    """A kubeconfig file for a bearer token."""
-    authority = directory / "api" / "certificates" / "ca.crt"
-    cluster = {"server": api.url, "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode()}
-    content = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "users": [{"name": "u", "user": {"token": bearer}}],
-    }
-    file = directory / f"{name}.kubeconfig"
-    file.write_text(json.dumps(content))
-    return file
-
-
-# -- the node's side -------------------------------------------------------------------------------------------------
-
-
-class Reports:
-    """Writes what a node's agent would: every ProxyMapping of the node is Programmed. `run` beside a test."""
-
-    def __init__(self, kube: Kube, node: str) -> None:
-        self._kube = kube
-        self._selector = f"hypermesh.online/node={node}"
-        self.written = 0
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            async for event in self._kube.watch(PROXY_MAPPINGS, label_selector=self._selector):
-                if event.type is WatchType.ADDED and not (event.object.get("status") or {}).get("conditions"):
-                    group.create_task(self._write(event.object))
-
-    async def _write(self, mapping: Object) -> None:
-        with contextlib.suppress(NotFound):
-            await report_programmed(self._kube, mapping)
-            self.written += 1
-
-
-async def report_programmed(kube: Kube, mapping: Object) -> None:
-    """The report on one mapping."""
-    metadata = mapping["metadata"]
-    said = [Condition("Programmed", "True", "ReadBack", "The kernel holds the translation.")]
-    now = datetime.now(UTC)
-    status = {
-        "conditions": merge((), said, metadata.get("generation", 1), now),
-        "observed": {"programmedTime": timestamp(now), "targetAddress": "fd00::1", "targetPort": 7443},
-    }
-    await kube.merge_patch(
-        PROXY_MAPPINGS,
-        metadata["name"],
-        {"status": status},
-        metadata["namespace"],
-        subresource="status",
-        field_manager=AGENT_MANAGER,
-    )
-
-
-def _matches(condition: Any, reason: str | None, status: str | None) -> bool:
-    wanted = status or ("True" if reason is None else None)
-    return condition["status"] == (wanted or condition["status"]) and condition["reason"] == (
-        reason or condition["reason"]
-    )
-
-
-# -- all of it -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Operator:
-    """A running operator process."""
-
-    process: subprocess.Popen[bytes]
-    probes: int
-    log_file: Path
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.process.kill()
-        self.process.wait(10)
-
-    def stop(self) -> int:
-        """SIGTERM; its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-    def rss(self) -> int:
-        """Resident bytes."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("the operator is gone")
-
-    def log(self) -> str:
-        """Everything it logged."""
-        return self.log_file.read_text(errors="replace")
-
-    def probe(self, path: str) -> tuple[int, str]:
-        """Status and text of one of its HTTP endpoints; 0 when nobody answers."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://[::1]:{self.probes}{path}", timeout=5) as answer:
-                return int(answer.status), answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
 
 
 @dataclass
@@ -411,7 +199,9 @@ class Mesh:
     async def agent(self, node: str = "node-1") -> Kube:
         """A client under the service account of that node's agent."""
         bearer = await bound_token(self.kube, "hypermesh-agent", node)
-        return Kube.from_kubeconfig(kubeconfig(self.api, self.directory, f"agent-{node}", bearer))
+        return Kube.from_kubeconfig(
+            kubeconfig(self.api.kubeconfig, self.directory / f"agent-{node}.kubeconfig", bearer)
+        )
 
     @contextlib.asynccontextmanager
     async def reporting(self, *nodes: str) -> AsyncIterator[None]:
@@ -433,42 +223,29 @@ class Mesh:
     async def operator_kubeconfig(self) -> Path:
         """Under the operator's own service account: it works with the chart's rights or not at all."""
         bearer = await bound_token(self.kube, "hypermesh-operator", "node-1")
-        return kubeconfig(self.api, self.directory, "operator", bearer)
+        return kubeconfig(self.api.kubeconfig, self.directory / "operator.kubeconfig", bearer)
 
-    async def spawn(self, **environment: str) -> Operator:
+    async def spawn(self, **environment: str) -> Started:
         """Starts an operator process."""
         self.counter += 1
-        config, probes = await self.operator_kubeconfig(), free_port()
-        log_file = self.directory / f"operator-{self.counter}.log"
         variables = {
-            **os.environ,
-            "PYTHONSAFEPATH": "1",
             "POD_NAMESPACE": SYSTEM,
             "POD_NAME": f"operator-{self.counter}",
             "HYPERMESH_LEDGER": self.ledger.target,
             "HYPERMESH_TRUSTCHAIN": "[::1]:9",  # the discard port: this operator is enrolled already
-            "HYPERMESH_METRICS_PORT": str(probes),
             "HYPERMESH_SWEEP_EVERY": "2",
             **environment,
         }
-        command = [sys.executable, "-P", "-m", "hypermesh_operator.main", "--kubeconfig", str(config)]
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(command, env=variables, cwd=self.directory, stdout=output, stderr=output)  # noqa: ASYNC220
-        return Operator(process, probes, log_file)
+        arguments = ["--kubeconfig", str(await self.operator_kubeconfig())]
+        log_file = self.directory / f"operator-{self.counter}.log"
+        return Started.start("hypermesh_operator.main", arguments, variables, log_file, free_port())
 
-    async def until_leads(self, operator: Operator) -> None:
+    async def until_leads(self, operator: Started) -> None:
         """Returns when it is ready as the leader."""
-        async with asyncio.timeout(LIMIT_S):
-            while True:
-                status, text = await asyncio.to_thread(operator.probe, "/readyz")
-                if status == 200 and "allocations" in text:
-                    return
-                if operator.process.poll() is not None:
-                    raise AssertionError(f"the operator ended:\n{operator.log()[-4000:]}")
-                await asyncio.sleep(0.05)
+        await operator.until_ready("allocations")
 
     @contextlib.asynccontextmanager
-    async def operator(self, **environment: str) -> AsyncIterator[Operator]:
+    async def operator(self, **environment: str) -> AsyncIterator[Started]:
         """A leading operator process, in the body."""
         operator = await self.spawn(**environment)
         try:
@@ -479,10 +256,15 @@ class Mesh:
 
     async def give_up_lease(self) -> None:
         """After a kill -9: spares the test the wait for the dead one's lease."""
-        from hypermesh_clients.kube_resources import LEASES
-
         with contextlib.suppress(KubeError):
             await self.kube.delete(LEASES, "hypermesh-operator", SYSTEM)
+
+
+def _matches(condition: Any, reason: str | None, status: str | None) -> bool:
+    wanted = status or ("True" if reason is None else None)
+    return condition["status"] == (wanted or condition["status"]) and condition["reason"] == (
+        reason or condition["reason"]
+    )
 
 
 @contextlib.asynccontextmanager

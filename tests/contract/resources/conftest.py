@@ -13,7 +13,8 @@ import pytest
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import NAMESPACES
 
-from ...integration import operator_fixture as mesh
+from ...api_objects import BINARIES, LIMIT_S, ROOT, SYSTEM, install_chart, install_resources
+from ...integration.operator_fixture import CHART_PARTS, TENANT, PrivateApi, private_api
 from .kubectl import Kubectl
 
 
@@ -22,7 +23,7 @@ class Served:
     """An API server of ours and its administrator's kubectl."""
 
     directory: Path
-    api: mesh.PrivateApi
+    api: PrivateApi
     kubectl: Kubectl
 
     def kube(self) -> Kube:
@@ -30,17 +31,17 @@ class Served:
         return Kube.from_kubeconfig(self.api.kubeconfig)
 
 
-async def _prepare(api: mesh.PrivateApi, *chart: str) -> None:
+async def _prepare(api: PrivateApi, *chart: str) -> None:
     async with Kube.from_kubeconfig(api.kubeconfig) as kube:
-        for namespace in (mesh.SYSTEM, mesh.TENANT):
+        for namespace in (SYSTEM, TENANT):
             await kube.apply(NAMESPACES, {"metadata": {"name": namespace}}, field_manager="test")
-        await mesh.install_resources(kube)
+        await install_resources(kube)
         if chart:
-            await mesh.install_chart(kube, *chart)
+            await install_chart(kube, *chart)
 
 
 def _served(directory: Path, *chart: str) -> Iterator[Served]:
-    with mesh.private_api(directory / "api", mesh.BINARIES) as api:
+    with private_api(directory / "api", BINARIES) as api:
         asyncio.run(_prepare(api, *chart))
         yield Served(directory, api, Kubectl(api.kubeconfig))
 
@@ -54,15 +55,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """CRDs, the chart's admission policies, and the accounts and rights of agent and operator."""
-    for served in _served(tmp_path_factory.mktemp("guarded"), *mesh.CHART_PARTS):
+    for served in _served(tmp_path_factory.mktemp("guarded"), *CHART_PARTS):
         _until_enforced(served)
         yield served
 
 
 def _until_enforced(served: Served) -> None:
     """The API server compiles policies once a second: waits for one to act, and one more round for the others."""
-    sample = str(mesh.ROOT / "samples" / "proxymapping.yaml")
-    deadline = time.monotonic() + mesh.LIMIT_S
+    sample = str(ROOT / "samples" / "proxymapping.yaml")
+    deadline = time.monotonic() + LIMIT_S
     while served.kubectl.run("apply", "--dry-run=server", "-f", sample).returncode == 0:
         assert time.monotonic() < deadline, "the admission policies are not enforced"
         time.sleep(0.2)

@@ -16,7 +16,9 @@ from hypermesh_clients.kube import Conflict, Forbidden, Invalid, Kube, KubeError
 from hypermesh_clients.kube_leases import heartbeat
 from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, LEASES, PROXY_MAPPINGS, SECRETS
 
-from ...integration import operator_fixture as mesh
+from ...api_objects import SYSTEM, bound_token, kubeconfig, token
+from ...integration.operator_fixture import TENANT
+from ...integration.reports import report_programmed
 from .conftest import Served
 
 REFUSED = (Forbidden, Invalid)
@@ -36,16 +38,20 @@ class Accounts:
         return kube
 
     async def agent(self, node: str) -> Kube:
-        return self._of(await mesh.bound_token(self.admin, "hypermesh-agent", node), f"agent-{node}")
+        return self._of(await bound_token(self.admin, "hypermesh-agent", node), f"agent-{node}")
 
     async def unbound_agent(self) -> Kube:
-        return self._of(await mesh.token(self.admin, "hypermesh-agent"), "agent")
+        return self._of(await token(self.admin, "hypermesh-agent"), "agent")
 
     async def operator(self) -> Kube:
-        return self._of(await mesh.bound_token(self.admin, "hypermesh-operator", "node-1"), "operator")
+        return self._of(await bound_token(self.admin, "hypermesh-operator", "node-1"), "operator")
 
     def _of(self, bearer: str, name: str) -> Kube:
-        return self._keep(Kube.from_kubeconfig(mesh.kubeconfig(self._served.api, self._served.directory, name, bearer)))
+        return self._keep(
+            Kube.from_kubeconfig(
+                kubeconfig(self._served.api.kubeconfig, self._served.directory / f"{name}.kubeconfig", bearer)
+            )
+        )
 
     async def close(self) -> None:
         for kube in self._open:
@@ -66,7 +72,7 @@ def asset(node: str, number: str = "0011aabb", **sharing: Any) -> Object:
 
 def mapping(name: str, node: str) -> Object:
     return {
-        "metadata": {"name": name, "namespace": mesh.TENANT, "labels": {"hypermesh.online/node": node}},
+        "metadata": {"name": name, "namespace": TENANT, "labels": {"hypermesh.online/node": node}},
         "spec": {
             "address": "fd12:3456:789a:1::1",
             "port": 7443,
@@ -139,15 +145,15 @@ async def test_no_agent_takes_the_operators_leadership(accounts: Accounts) -> No
     await beat(accounts.admin, "hypermesh-operator")
     await refusal(beat(agent, "hypermesh-operator"))
     stolen = {"spec": {"holderIdentity": "thief"}}
-    await refusal(agent.merge_patch(LEASES, "hypermesh-operator", stolen, mesh.SYSTEM))
-    await refusal(agent.delete(LEASES, "hypermesh-operator", mesh.SYSTEM))
-    held = await accounts.admin.get(LEASES, "hypermesh-operator", mesh.SYSTEM)
+    await refusal(agent.merge_patch(LEASES, "hypermesh-operator", stolen, SYSTEM))
+    await refusal(agent.delete(LEASES, "hypermesh-operator", SYSTEM))
+    held = await accounts.admin.get(LEASES, "hypermesh-operator", SYSTEM)
     assert held["spec"]["holderIdentity"] == "me"
-    await accounts.admin.delete(LEASES, "hypermesh-operator", mesh.SYSTEM)
+    await accounts.admin.delete(LEASES, "hypermesh-operator", SYSTEM)
 
 
 async def beat(kube: Kube, name: str) -> None:
-    await heartbeat(kube, mesh.SYSTEM, name, holder="me", duration=40, field_manager="hypermesh-agent")
+    await heartbeat(kube, SYSTEM, name, holder="me", duration=40, field_manager="hypermesh-agent")
 
 
 async def test_agent_never_changes_the_owners_word(accounts: Accounts) -> None:
@@ -189,18 +195,18 @@ async def test_a_mappings_spec_never_changes(accounts: Accounts) -> None:
 async def test_an_agent_reports_on_its_own_mappings_only(accounts: Accounts) -> None:
     operator = await accounts.operator()
     await apply(operator, PROXY_MAPPINGS, mapping("reported", "node-1"), "hypermesh-operator")
-    written = await operator.get(PROXY_MAPPINGS, "reported", mesh.TENANT)
-    await mesh.report_programmed(await accounts.agent("node-1"), written)
-    text = await refusal(mesh.report_programmed(await accounts.agent("node-2"), written))
+    written = await operator.get(PROXY_MAPPINGS, "reported", TENANT)
+    await report_programmed(await accounts.agent("node-1"), written)
+    text = await refusal(report_programmed(await accounts.agent("node-2"), written))
     assert "belongs to node node-1, but this agent speaks for node node-2" in text
-    text = await refusal(mesh.report_programmed(await accounts.unbound_agent(), written))
+    text = await refusal(report_programmed(await accounts.unbound_agent(), written))
     assert "no node (its token is bound to none)" in text
-    assert "what the agent of node node-1 read back" in await refusal(mesh.report_programmed(accounts.admin, written))
+    assert "what the agent of node node-1 read back" in await refusal(report_programmed(accounts.admin, written))
 
 
 async def test_only_the_operator_writes_an_allocations_status(accounts: Accounts) -> None:
     spec = {"type": "memory", "resources": {"memory": "1Gi"}}
-    body = {"metadata": {"name": "mine", "namespace": mesh.TENANT}}
+    body = {"metadata": {"name": "mine", "namespace": TENANT}}
     await accounts.admin.create(ALLOCATIONS, {**body, "spec": spec})
     wished = {**body, "status": {"proxyAddress": "fd12::1"}}
     text = await refusal(apply(accounts.admin, ALLOCATIONS, wished, "me", subresource="status"))
@@ -211,24 +217,24 @@ async def test_only_the_operator_writes_an_allocations_status(accounts: Accounts
 
 async def test_an_allocation_is_born_with_the_finalizer(accounts: Accounts) -> None:
     spec = {"type": "memory", "resources": {"memory": "1Gi"}}
-    body = {"metadata": {"name": "born", "namespace": mesh.TENANT, "finalizers": ["example.com/other"]}, "spec": spec}
+    body = {"metadata": {"name": "born", "namespace": TENANT, "finalizers": ["example.com/other"]}, "spec": spec}
     created = await accounts.admin.create(ALLOCATIONS, body)
     assert created["metadata"]["finalizers"] == ["example.com/other", "hypermesh.online/release"]
 
 
 async def test_the_operator_writes_no_secrets_but_access_secrets(accounts: Accounts) -> None:
     operator = await accounts.operator()
-    named = {"metadata": {"name": "mine-access", "namespace": mesh.TENANT}}
+    named = {"metadata": {"name": "mine-access", "namespace": TENANT}}
     await apply(operator, SECRETS, {**named, "type": "hypermesh.online/access"}, "hypermesh-operator")
     planted = {"metadata": {"name": "planted", "namespace": "kube-system"}, "type": "Opaque"}
     text = await refusal(apply(operator, SECRETS, planted, "hypermesh-operator"))
     assert "hypermesh-operator writes Secrets of type hypermesh.online/access only" in text
-    existing = {"metadata": {"name": "others", "namespace": mesh.TENANT}, "type": "Opaque"}
+    existing = {"metadata": {"name": "others", "namespace": TENANT}, "type": "Opaque"}
     await accounts.admin.create(SECRETS, existing)
-    text = await refusal(operator.merge_patch(SECRETS, "others", {"data": {"key": "eA=="}}, mesh.TENANT))
+    text = await refusal(operator.merge_patch(SECRETS, "others", {"data": {"key": "eA=="}}, TENANT))
     assert "hypermesh-operator writes Secrets of type hypermesh.online/access only" in text
-    await refusal(operator.merge_patch(SECRETS, "others", {"type": "hypermesh.online/access"}, mesh.TENANT))
-    own = {"metadata": {"name": "hypermesh-operator-key", "namespace": mesh.SYSTEM}}
+    await refusal(operator.merge_patch(SECRETS, "others", {"type": "hypermesh.online/access"}, TENANT))
+    own = {"metadata": {"name": "hypermesh-operator-key", "namespace": SYSTEM}}
     await apply(operator, SECRETS, own, "hypermesh-operator")
-    elsewhere = {"metadata": {"name": "hypermesh-operator-key", "namespace": mesh.TENANT}}
+    elsewhere = {"metadata": {"name": "hypermesh-operator-key", "namespace": TENANT}}
     await refusal(apply(operator, SECRETS, elsewhere, "hypermesh-operator"))

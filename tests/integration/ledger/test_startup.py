@@ -20,7 +20,8 @@ from hypermesh_clients.ledger import LedgerUnavailable
 from hypermesh_ledger.supervisor import EX_CONFIG
 
 from ...builders import TrustRoot
-from ..ledger_fixture import PROGRAM, Ledger, command_for, free_port, running_ledger, write_files
+from ...processes import free_port
+from ..ledger_fixture import PROGRAM, Ledger, command_for, running_ledger, write_files
 from .conftest import patient
 from .test_crashes import insist, runs, settle_cheaply, sound
 

@@ -12,7 +12,8 @@ from hypermesh.conditions import find
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.kube_resources import ALLOCATIONS
 
-from ..operator_fixture import TENANT, Mesh, Operator
+from ...processes import Started
+from ..operator_fixture import TENANT, Mesh
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("tidy")]
 
@@ -41,7 +42,7 @@ async def until(mesh: Mesh, **expected: int) -> None:
         raise AssertionError(f"expected {expected}, found {dict(found)}") from None
 
 
-def refusals(operator: Operator) -> float:
+def refusals(operator: Started) -> float:
     """How often the ledger refused this operator."""
     lines = operator.probe("/metrics")[1].splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("hypermesh_operator_refusals_total{"))
