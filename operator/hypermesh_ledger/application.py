@@ -24,7 +24,7 @@ from hypermesh_ledger import federation, home
 from hypermesh_ledger.abci.server import AbciServer
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import Interrupted, Unrunnable
-from hypermesh_ledger.genesis import chain_id_of, make_genesis
+from hypermesh_ledger.genesis import make_genesis
 from hypermesh_ledger.ingress import make_server
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.options import add_application_options, proof_parameters
@@ -78,9 +78,8 @@ async def run(options: argparse.Namespace) -> None:
     probes = serving.Probes(options.metrics_port, {"chain": progress.check})
     await probes.start()
     joined = await _federation(options)
-    chain_id = options.chain_id or chain_id_of(joined.root_public)
-    here = Path()
-    home.prepare(here, chain_id, make_genesis(joined.root_public, proof_parameters(options.proof_parameters)))
+    here, genesis = Path(), make_genesis(joined.root_public, proof_parameters(options.proof_parameters))
+    chain_id = home.prepare(here, options.chain_id, genesis)
     store = Store(here / "state")
     verifier = Verifier()
     verdicts = Verdicts(verifier)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 
 from hypermesh import addressing
 from hypermesh.falcon import PUBLIC_KEY_BYTES
@@ -39,8 +40,13 @@ def make_genesis(root_public_key: bytes, parameters: proofs_pb2.ProofParameters)
 
 
 def chain_id_of(root_public_key: bytes) -> str:
-    """One chain a federation: "hypermesh-" and the federation's 10 hex digits."""
+    """What the ids of a federation's chains begin with: "hypermesh-" and the federation's 10 hex digits."""
     return f"hypermesh-{addressing.federation_id(root_public_key).hex()}"
+
+
+def new_chain_id(root_public_key: bytes) -> str:
+    """Of a chain that begins now, like no other's: what was signed for a lost chain is worth nothing on the next."""
+    return f"{chain_id_of(root_public_key)}-{secrets.token_hex(4)}"
 
 
 def app_state(genesis: ledger_pb2.Genesis) -> dict[str, str]:

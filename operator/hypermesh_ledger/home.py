@@ -18,7 +18,7 @@ from typing import Any, Final
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.files import write_durably
 from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
-from hypermesh_ledger.genesis import app_state
+from hypermesh_ledger.genesis import app_state, chain_id_of, new_chain_id
 from hypermesh_ledger.validator_key import write_validator_key
 
 ABCI_SOCKET: Final = Path("run/abci.sock")
@@ -77,13 +77,14 @@ prometheus = false
 """
 
 
-def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
-    """Make what is missing in the directory, and refuse it when it is another chain's.
+def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> str:
+    """Make what is missing in the directory, and refuse it when it is another chain's; the chain's id.
 
-    Once all is there nothing is written, so a full volume does not matter here. Raises HomeMismatch, HomeUnusable.
+    chain_id: None for whichever chain of the federation is there, or a new one. Once all is there nothing is written,
+    so a full volume does not matter here. Raises HomeMismatch, HomeUnusable.
     """
     try:
-        _prepare(home, chain_id, genesis)
+        return _prepare(home, chain_id, genesis)
     except OSError as error:
         raise HomeUnusable(
             f"Can't prepare {home}: {error}. Give --home a directory on a writable volume with free space."
@@ -94,7 +95,7 @@ def prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
         ) from error
 
 
-def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
+def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> str:
     for name in ("config", "data", "state", "run"):
         (home / name).mkdir(parents=True, exist_ok=True)
     for socket in (ABCI_SOCKET, RPC_SOCKET):
@@ -116,7 +117,8 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
         )
     validator = json.loads(key.read_text())
     if not path.exists():
-        write_durably(path, json.dumps(_document(chain_id, genesis, validator)).encode(), 0o644)
+        document = _document(chain_id or new_chain_id(genesis.root_public_key), genesis, validator)
+        write_durably(path, json.dumps(document).encode(), 0o644)
     else:
         document = json.loads(path.read_text())
         _check_same(home, document, chain_id, genesis)
@@ -127,12 +129,14 @@ def _prepare(home: Path, chain_id: str, genesis: ledger_pb2.Genesis) -> None:
             )
     if not config.exists() or config.read_text() != CONFIG:
         write_durably(config, CONFIG.encode(), 0o644)
+    return str(document["chain_id"])
 
 
-def _check_same(home: Path, document: dict[str, Any], chain_id: str, genesis: ledger_pb2.Genesis) -> None:
-    if document["chain_id"] != chain_id:
+def _check_same(home: Path, document: dict[str, Any], chain_id: str | None, genesis: ledger_pb2.Genesis) -> None:
+    held, federation = document["chain_id"], chain_id_of(genesis.root_public_key)
+    if held != chain_id if chain_id is not None else not held.startswith(federation):
         raise HomeMismatch(
-            f"{home} holds chain {document['chain_id']}, but the federation's is {chain_id}. "
+            f"{home} holds chain {held}, but the federation's is {chain_id or federation}. "
             "Use another directory, or restore the TrustChain root that this chain began with."
         )
     if document["app_state"] != app_state(genesis):

@@ -31,7 +31,7 @@ def add_application_options(parser: argparse.ArgumentParser) -> None:
         default=int(environment("HYPERMESH_METRICS_PORT", str(METRICS_PORT))),
         help="port of /metrics, /healthz and /readyz (HYPERMESH_METRICS_PORT; default %(default)s)",
     )
-    parser.add_argument("--chain-id", help="default: hypermesh-<federation>")
+    parser.add_argument("--chain-id", help="default: what is there, else hypermesh-<federation>-<new>")
     parser.add_argument(
         "--proof-parameters",
         default=environment("HYPERMESH_PROOF_PARAMETERS", "demo"),

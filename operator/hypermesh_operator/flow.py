@@ -7,6 +7,7 @@ starts here with an empty memory, at any point, takes up where the last one was 
 from step to step is the verdict of an attempt that failed just now.
 
     finalizer -> allocate -> publish (Secret, ProxyMapping) -> report          released or expired: withdraw -> report
+    held by a chain that is gone: withdraw -> report -> allocate -> …
     deleted: release -> forget (finalizer removed), within a bounded time
 """
 
@@ -36,9 +37,10 @@ class World:
     """Everything a decision rests on.
 
     grant: the ledger's record, None when it holds none. mapping: the Allocation's own, of whichever grant. doubted: its
-    Secret must be looked after again. fresh: the ledger's word is of this moment. flight: of our own Allocate, if one
-    is under way. verdict: outcome of the attempt just made. reported_s, published_s: seconds since we wrote status, or
-    Secret and mapping; infinite when another process did. busy: many other Allocations wait for a worker. now: UTC.
+    Secret must be looked after again. chain_id: of the ledger's present chain. fresh: the ledger's word is of this
+    moment. flight: of our own Allocate, if one is under way. verdict: outcome of the attempt just made. reported_s,
+    published_s: seconds since we wrote status, or Secret and mapping; infinite when another process did. busy: many
+    other Allocations wait for a worker. now: UTC.
     """
 
     allocation: Allocation
@@ -46,6 +48,7 @@ class World:
     names: Names
     mapping: Mapping | None
     doubted: bool
+    chain_id: str
     fresh: bool
     flight: FlightState
     verdict: Verdict | None
@@ -137,7 +140,7 @@ def decide(world: World) -> Step:
     if world.grant is not None:
         return _use(world, world.grant) if world.grant.active else _end(world, world.grant)
     if statuses.was_granted(world.allocation) and world.fresh:
-        return _end(world, None)
+        return _lose(world) or _end(world, None)
     if not world.allocation.finalized:
         return AddFinalizer()
     return _obtain(world)
@@ -187,6 +190,14 @@ def _end(world: World, grant: Grant | None) -> Step:
         return Withdraw()
     retry = world.verdict.retry_s if world.verdict is not None else None
     return _report(world, statuses.ended(world.allocation, grant, world.names, world.now), retry)
+
+
+def _lose(world: World) -> Step | None:
+    """Its chain is gone, what the tenant wants is not: once that is told, it goes the whole way again."""
+    status = statuses.lost(world.allocation, world.chain_id, world.now)
+    if status is None:
+        return None
+    return Withdraw() if world.mapping is not None and world.verdict is None else Report(status)
 
 
 def _delete(world: World) -> Step:

@@ -123,6 +123,7 @@ class Grant:
     port: int
     capability_hash: bytes
     expires_ms: int
+    chain_id: str
     height: int
     tx_hash: bytes
 
@@ -130,7 +131,8 @@ class Grant:
 def grant(record: ledger_pb2.AllocationRecord) -> Grant:
     """Of a committed record; its envelope was checked by the ledger, so that it only needs parsing."""
     envelope = ledger_pb2.Envelope.FromString(record.envelope)
-    allocate = ledger_pb2.Operation.FromString(envelope.operation).allocate
+    operation = ledger_pb2.Operation.FromString(envelope.operation)
+    allocate = operation.allocate
     return Grant(
         allocation_id=record.allocation_id,
         active=record.state == ledger_pb2.ALLOCATION_STATE_ACTIVE,
@@ -146,6 +148,7 @@ def grant(record: ledger_pb2.AllocationRecord) -> Grant:
         port=allocate.port,
         capability_hash=allocate.capability_hash,
         expires_ms=record.expires_ms,
+        chain_id=operation.chain_id,
         height=record.height,
         tx_hash=record.tx_hash,
     )

@@ -72,7 +72,6 @@ class Pool:
         self._of_node: dict[bytes, set[bytes]] = {}
         self._flights: dict[bytes, Flight] = {}
         self._taken: dict[bytes, int] = {}
-        self._chain_id = ""
         mirror.subscribe(self._changed)
         for asset_id in mirror.assets:
             self._refresh(asset_id)
@@ -158,21 +157,17 @@ class Pool:
 
     def _resynced(self) -> None:
         """After a gap everything was told again; on another chain nothing of before is true."""
-        if self._mirror.chain_id != self._chain_id:
-            self._chain_id = self._mirror.chain_id
-            for asset_id in [key for key in self._candidates if key not in self._mirror.assets]:
-                self._drop(asset_id)
-        for asset_id in self._mirror.assets:
+        for asset_id in self._candidates.keys() | self._mirror.assets.keys():
             self._refresh(asset_id)
         self.widened()
 
     def _refresh(self, asset_id: bytes) -> bool:
         """Takes the mirror's record over; True when it may fit more than before."""
-        record = self._mirror.assets[asset_id]
-        node = self._mirror.nodes.get(record.node)
-        self._of_node.setdefault(record.node, set()).add(asset_id)
-        before = self._candidates.get(asset_id)
-        if node is None or record.retired:
+        record, before = self._mirror.assets.get(asset_id), self._candidates.get(asset_id)
+        node = self._mirror.nodes.get(record.node) if record is not None else None
+        if record is not None:
+            self._of_node.setdefault(record.node, set()).add(asset_id)
+        if record is None or node is None or record.retired:
             if before is not None:
                 self._drop(asset_id)
             return False

@@ -172,12 +172,15 @@ class Reconciler:
         grant = tools.inventory.grant(allocation, record)
         mapping = tools.inventory.mapping(allocation)
         own = mapping if mapping is not None and mapping.owner == uid else None
-        height = (allocation.status.get("ledger") or {}).get("height", 0)
+        ledger = allocation.status.get("ledger") or {}
+        same_chain = ledger.get("chainID", tools.mirror.chain_id) == tools.mirror.chain_id
+        height = ledger.get("height", 0) if same_chain else 0  # heights of two chains say nothing of each other
         return flow.World(
             allocation=allocation,
             grant=grant,
             names=self._names(grant),
             mapping=own,
+            chain_id=tools.mirror.chain_id,
             doubted=tools.inventory.doubted(uid),
             fresh=tools.mirror.age() < FRESH_S and tools.mirror.height >= height,
             flight=tools.attempts.state(allocation.allocation_id),

@@ -14,13 +14,14 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from hypermesh import quantities
-from hypermesh.conditions import Condition, find, from_milliseconds, merge, timestamp
+from hypermesh.conditions import Condition, find, from_milliseconds, is_true, merge, timestamp
 from hypermesh.resources import access_secret_name
 from hypermesh_operator.objects import Allocation, Grant, Mapping
 
 Status = dict[str, Any]
 Level = Literal["True", "False", "Unknown"]
 
+CHAIN_REPLACED: Final = "ChainReplaced"
 PUBLISH_FAILED: Final = "PublishFailed"
 TOKEN_KEY_CHANGED: Final = "TokenKeyChanged"  # noqa: S105 - a reason
 PROOF_REASONS: Final = ("SpaceTicket", "StakeTicket", "WorkTicket", "TimeTicket", "TicketsMissing")
@@ -45,13 +46,16 @@ class Names:
 
 
 def pending(allocation: Allocation, verdict: Verdict, now: datetime) -> Status:
-    """Nothing is granted yet."""
+    """Nothing is granted, yet or any more: that its chain was replaced stays to be read until it is granted again."""
     unproven = verdict.reason.startswith(PROOF_REASONS)
     status: Level = "Unknown" if verdict.ledger_away else "False"
     proven = Condition("Proven", "False", verdict.reason if unproven else "NotSubmitted", verdict.message)
     if not unproven:
         proven = Condition("Proven", status, "NotSubmitted", "The four proofs are checked when it is reserved.")
     blocked = Condition("Reserved", status, verdict.reason, verdict.message)
+    before = find(allocation.status.get("conditions") or (), "Reserved")
+    if before is not None and before["reason"] == CHAIN_REPLACED:
+        blocked = Condition("Reserved", "False", CHAIN_REPLACED, before["message"])
     idle = Condition("Programmed", "False", "NotReserved", "The node acts on what the ledger reserved.")
     ready = Condition("Ready", "False", verdict.reason, verdict.message)
     return _status(allocation, {}, (proven, blocked, idle, ready), now)
@@ -129,7 +133,7 @@ def _facts(allocation: Allocation, grant: Grant, names: Names) -> Status:
         "assetName": names.asset,
         "granted": {allocation.spec.resource: quantities.render(allocation.spec.resource, grant.amount)},
         "leaseExpirationTime": timestamp(from_milliseconds(grant.expires_ms)),
-        "ledger": {"height": grant.height, "transactionHash": grant.tx_hash.hex()},
+        "ledger": {"chainID": grant.chain_id, "height": grant.height, "transactionHash": grant.tx_hash.hex()},
         "nodeName": names.node,
         "port": grant.port,
         "proxyAddress": grant.address,
@@ -144,6 +148,23 @@ def _status(allocation: Allocation, facts: Status, said: Iterable[Condition], no
 def was_granted(allocation: Allocation) -> bool:
     """Whether status says that the ledger granted it at some time."""
     return bool((allocation.status.get("ledger") or {}).get("height"))
+
+
+def lost(allocation: Allocation, chain_id: str, now: datetime) -> Status | None:
+    """What stands when the chain that held it is gone, and another is there; None while that is not so.
+
+    A lease that was over, or given back, stays so on every chain.
+    """
+    held = (allocation.status.get("ledger") or {}).get("chainID", chain_id)
+    reserved = is_true(allocation.status.get("conditions") or (), "Reserved")
+    expires = allocation.status.get("leaseExpirationTime", "")
+    if held == chain_id or not reserved or not expires or datetime.fromisoformat(expires) <= now:
+        return None
+    text = (
+        f"Chain {held} held it and is gone; the ledger is chain {chain_id} now. It is allocated anew, for a whole "
+        "lease, as soon as an asset fits. What it stored is lost: write it again, or delete it if it is not wanted."
+    )
+    return pending(allocation, Verdict(CHAIN_REPLACED, text), now)
 
 
 def tells_of_publishing(status: Status) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from hypermesh.v1 import ledger_pb2
@@ -107,7 +107,8 @@ class Keeper:
     def check(self, record: ledger_pb2.AllocationRecord) -> Claim | Refusal:
         """The chain of verification.py with what the mirror holds now."""
         seen = self._heights.get(record.allocation_id, 0)
-        return verify(record, self._here, self._mirror.nodes, self._mirror.assets, now_ms(), seen)
+        here = replace(self._here, chain_id=self._mirror.chain_id)  # a ledger that lost its volume begins a new chain
+        return verify(record, here, self._mirror.nodes, self._mirror.assets, now_ms(), seen)
 
     def take_over(self, record: ledger_pb2.AllocationRecord, standing: Set[Key]) -> tuple[Key, Target] | None:
         """What the kernel may go on translating; None for a record that does not verify.

@@ -49,7 +49,8 @@ async def test_commit_is_seen_everywhere(settled: Settled) -> None:
     await ledger.mirror.wait_until(lambda: asked.allocation_id in ledger.mirror.allocations, 10)
     assert settled.reserved == before + 7
     status = await ledger.client.status()
-    assert (status.chain_id, status.genesis.root_public_key) == (ledger.chain_id, ledger.root.keypair.public)
+    assert status.chain_id.startswith(f"hypermesh-{ledger.root.federation.hex()}-")
+    assert status.genesis.root_public_key == ledger.root.keypair.public
     assert status.height >= commit.height
     assert await ledger.client.get_allocation(b"x" * 32) is None
     again = await ledger.client.submit(envelope, timeout=30)
@@ -229,7 +230,7 @@ async def test_probes_and_metrics(settled: Settled) -> None:
     base = f"http://[::1]:{settled.ledger.metrics_port}"
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{base}/readyz") as reply:
-            assert (reply.status, await reply.text()) == (200, "[+] chain\n")
+            assert (reply.status, await reply.text()) == (200, "[+] chain\n[+] certificate\n")
         async with session.get(f"{base}/metrics") as reply:
             text = await reply.text()
     assert "hypermesh_ledger_height " in text

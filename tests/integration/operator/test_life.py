@@ -33,7 +33,11 @@ async def test_from_apply_to_usable_address_and_back(mesh: Mesh) -> None:
         assert [item["type"] for item in status["conditions"]] == ["Proven", "Reserved", "Programmed", "Ready"]
         assert {item["status"] for item in status["conditions"]} == {"True"}
         assert status["proxyAddress"] == grant.address
-        assert status["ledger"] == {"height": record.height, "transactionHash": record.tx_hash.hex()}
+        assert status["ledger"] == {
+            "chainID": mesh.ledger.chain_id,
+            "height": record.height,
+            "transactionHash": record.tx_hash.hex(),
+        }
         assert status["granted"] == {"memory": "1Gi"}
         assert status["nodeName"] == "node-1"
         secret = await mesh.kube.get(SECRETS, status["accessSecretName"], TENANT)

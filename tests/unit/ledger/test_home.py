@@ -12,6 +12,7 @@ from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.enrolment import EnrolmentRefused, TrustChainUnavailable
 from hypermesh_ledger import errors, home, membership
+from hypermesh_ledger.genesis import chain_id_of
 
 GENESIS = ledger_pb2.Genesis(root_public_key=b"root", proofs=DEMO)
 CHAIN = "hypermesh-test"
@@ -68,6 +69,22 @@ def test_a_foreign_key_is_refused(copy: Path, tmp_path: Path) -> None:
     key.write_text(json.dumps(document))
     with pytest.raises(errors.HomeMismatch, match="not the key of the validator"):
         home.prepare(copy, CHAIN, GENESIS)
+
+
+def test_every_chain_has_an_id_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    first = home.prepare(tmp_path / "first", None, GENESIS)
+    assert first.startswith(chain_id_of(GENESIS.root_public_key) + "-")
+    assert home.prepare(tmp_path / "first", None, GENESIS) == first
+    assert home.prepare(tmp_path / "second", None, GENESIS) != first
+
+
+def test_the_chain_of_another_federation_is_refused(tmp_path: Path) -> None:
+    home.prepare(tmp_path, None, GENESIS)
+    other = ledger_pb2.Genesis(root_public_key=b"other", proofs=DEMO)
+    with pytest.raises(errors.HomeMismatch, match=f"but the federation's is {chain_id_of(b'other')}"):
+        home.prepare(tmp_path, None, other)
+    with pytest.raises(errors.HomeMismatch, match=f"but the federation's is {CHAIN}"):
+        home.prepare(tmp_path, CHAIN, GENESIS)
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"chain_id": "hypermesh-test", "validators": []}'])

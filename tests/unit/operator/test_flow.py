@@ -41,6 +41,7 @@ class Cluster:
     busy: bool = False
     published_s: float = 1e9
     doubted: bool = False
+    chain_id: str = GRANT.chain_id
     steps: list[str] = field(default_factory=list)
 
     def world(self, verdict: Verdict | None, reported_s: float = 1e9) -> World:
@@ -51,6 +52,7 @@ class Cluster:
             names=NAMES if grant else Names("", ""),
             mapping=self.mapping,
             doubted=self.doubted,
+            chain_id=self.chain_id,
             fresh=self.fresh,
             flight=FlightState.NONE,
             verdict=verdict,
@@ -321,6 +323,40 @@ def test_one_status_says_what_comes_together_but_silence_is_bounded(busy: bool, 
     silent = Cluster(allocation(finalized=True), GRANT, MAPPING, busy=busy, published_s=bound)
     silent.run()
     assert silent.ready()["reason"] == "WaitingForNode"
+
+
+def test_the_chain_that_held_it_is_gone_and_it_is_allocated_anew() -> None:
+    """Told first, in a condition that stays until then; the mapping of the gone chain does not stay."""
+    held = allocation(finalized=True, status=STATUSES["granted"])
+    cluster = Cluster(held, mapping=MAPPING, answer=NONE_FITS, chain_id="hypermesh-0123456789-00000002")
+    step = decide(cluster.world(None))
+    assert isinstance(step, flow.Withdraw)
+    cluster.do(step)
+    step = decide(cluster.world(None))
+    cluster.do(step)
+    assert cluster.ready()["reason"] == "ChainReplaced"
+    assert "Chain hypermesh-0123456789-00000001 held it and is gone" in cluster.ready()["message"]
+    assert "proxyAddress" not in cluster.allocation.status
+    cluster.run()
+    reserved = find(cluster.allocation.status["conditions"], "Reserved")
+    assert reserved is not None
+    assert (cluster.ready()["reason"], reserved["reason"]) == ("NoAssetFits", "ChainReplaced")
+    cluster.answer = None
+    cluster.run()
+    assert cluster.grant == GRANT
+    assert is_true(cluster.allocation.status["conditions"], "Reserved")
+
+
+@pytest.mark.parametrize("before", ["ended", "expired", "same chain", "ledger away"])
+def test_what_was_over_or_is_not_known_to_be_lost_is_not_allocated_anew(before: str) -> None:
+    status = STATUSES["ended" if before == "ended" else "granted"]
+    cluster = Cluster(allocation(finalized=True, status=status), chain_id="hypermesh-0123456789-00000002")
+    cluster.seconds = 7200.0 if before == "expired" else 0.0
+    cluster.fresh = before != "ledger away"
+    cluster.chain_id = GRANT.chain_id if before == "same chain" else cluster.chain_id
+    cluster.run()
+    assert cluster.grant is None
+    assert (cluster.ready()["reason"] == "WaitingForNode") == (before == "ledger away")
 
 
 def test_refused_tickets_are_a_matter_of_proven() -> None:

@@ -86,6 +86,7 @@ GRANT = Grant(
     port=7443,
     capability_hash=b"\5" * 32,
     expires_ms=int(NOW.timestamp() * 1000) + 3_600_000,
+    chain_id="hypermesh-0123456789-00000001",
     height=42,
     tx_hash=b"\6" * 32,
 )
