@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 
 from hypermesh.proofs.parameters import DEMO, PRODUCTION, ParametersInvalid, validate
@@ -43,3 +46,15 @@ def test_refusals_tell_what_to_do(field: str, value: int, message: str) -> None:
     setattr(params, field, value)
     with pytest.raises(ParametersInvalid, match=message):
         validate(params)
+
+
+@pytest.mark.parametrize(("params", "in_a_million"), [(DEMO, 2), (PRODUCTION, 9)])
+def test_an_honest_plot_misses_as_seldom_as_the_documentation_says(params: ProofParameters, in_a_million: int) -> None:
+    """Each of J sub-challenges is answered with probability 1 - 1/e, independently: a binomial tail."""
+    answered, challenges = 1 - math.exp(-1), params.space_challenges
+    missed = sum(
+        math.comb(challenges, count) * answered**count * (1 - answered) ** (challenges - count)
+        for count in range(params.space_required)
+    )
+    assert round(missed * 1e6) == in_a_million
+    assert f"{in_a_million} times" in (Path(__file__).parents[3] / "docs" / "concepts" / "proofs.md").read_text()
