@@ -121,7 +121,7 @@ async def test_the_machines_hardware_becomes_ready_assets(mesh: Mesh, kube: Kube
         assert status["trustScore"] == mirror.nodes[record.node].trust_score // 100
         for proof in ("space", "stake", "work", "time"):
             assert len(status["proofs"][proof]) == 64
-    assert ready(AGENT_METRICS) == (200, "[+] agent\n[+] watch\n[+] ledger\n[+] proxy\n")
+    assert ready(AGENT_METRICS) == (200, "[+] agent\n[+] enrolment\n[+] watch\n[+] ledger\n[+] proxy\n")
 
 
 async def test_capacities_are_the_machines(mesh: Mesh, kube: Kube) -> None:
