@@ -210,7 +210,7 @@ class Current(Target):
             env=self.env,
         )
         story.say(
-            "Kept, because it can hold what others need (keys, the ledger, their Assets and Allocations); to remove it too:\n"
+            "Kept, because it can hold what others need (keys, ledger, Assets, Allocations); to remove it:\n"
             f"  kubectl delete namespace {NAMESPACE}\n"
             "  kubectl delete crd assets.hypermesh.online allocations.hypermesh.online proxymappings.hypermesh.online"
         )
