@@ -6,7 +6,9 @@
 # No package index is named here: indexes and proxies come as build arguments, certificates as the secret `ca`,
 # and the secret `apt-sources` replaces the base's own Debian sources where it is given.
 
-FROM docker.io/library/debian:bookworm-slim AS base
+# A Debian 12 by any name; `name@sha256:…` pins it (make image BASE=…).
+ARG BASE=docker.io/library/debian:bookworm-slim
+FROM ${BASE} AS base
 
 FROM base AS python-builder
 ENV DEBIAN_FRONTEND=noninteractive PYTHONSAFEPATH=1 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -75,6 +77,8 @@ RUN --mount=type=secret,id=apt-sources \
  && apt-get -o Dir::Etc::sourcelist=/run/secrets/apt-sources update -qq \
  && apt-get -o Dir::Etc::sourcelist=/run/secrets/apt-sources install -y -qq --no-install-recommends \
         libudev1 mount python3 util-linux \
+ && mkdir /usr/share/hypermesh \
+ && dpkg-query --show --showformat='${binary:Package} ${Version}\n' > /usr/share/hypermesh/debian-packages \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/* \
  && groupadd --gid 65532 hypermesh \
  && useradd --uid 65532 --gid 65532 --no-log-init --no-create-home --home-dir /nonexistent \
@@ -94,3 +98,7 @@ COPY --from=liboqs /LICENSE.txt /BUILD.json /opt/liboqs/
 COPY --from=cometbft /cometbft /usr/local/bin/cometbft
 COPY --from=venv /opt/hypermesh /opt/hypermesh
 COPY --from=code /opt/hypermesh /opt/hypermesh
+# Here, because an argument ends the use of cached layers below it.
+ARG BASE
+ARG BASE_DIGEST
+LABEL org.opencontainers.image.base.name="${BASE}" org.opencontainers.image.base.digest="${BASE_DIGEST}"

@@ -24,6 +24,12 @@ def main(arguments: list[str]) -> int:
     """Parse the command line, build, answer the exit status."""
     parser = argparse.ArgumentParser(prog="python3 hack/image", description=__doc__)
     parser.add_argument("--engine", choices=["docker", "podman", "buildah"], help="default: the first that works")
+    parser.add_argument(
+        "--base",
+        default=os.environ.get("BASE") or None,
+        metavar="NAME[@sha256:…]",
+        help="Debian 12 image to build on, pulled and never bootstrapped (BASE; default debian:bookworm-slim)",
+    )
     parser.add_argument("--from-source", action="store_true", help="build liboqs and cometbft in the image's stages")
     parser.add_argument(
         "--thin",
@@ -33,7 +39,7 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        image = building.make(CHECKOUT, cache_root(), options.engine, options.from_source)
+        image = building.make(CHECKOUT, cache_root(), options.engine, options.from_source, options.base)
         if options.thin:
             written = archive.thin(image, options.thin, frozenset(sys.stdin.read().split()))
             print(f"image: {options.thin}, {written / 1e6:.1f} MB")

@@ -172,6 +172,21 @@ def test_every_locked_dependency_is_installed_at_its_version(image: Image) -> No
     assert wanted - installed == set()
 
 
+def test_what_no_lock_file_pins_is_recorded(image: Image) -> None:
+    """The list inside is what dpkg says; base and list are also beside the archive, for the next build to compare."""
+    recorded = json.loads((CHECKOUT / "build" / "image" / "contents.json").read_text())
+    told = image.run("/usr/bin/dpkg-query", "--show", "--showformat=${binary:Package} ${Version}\n")
+    listed = (image.root / "usr/share/hypermesh/debian-packages").read_text()
+    assert (told.returncode, told.stdout) == (0, listed)
+    assert recorded["packages"] == dict(line.split() for line in listed.splitlines())
+    assert "libc6" in " ".join(recorded["packages"])
+    labels = image.config["Labels"]
+    assert isinstance(labels, dict)
+    name, digest = (labels[f"org.opencontainers.image.base.{part}"] for part in ("name", "digest"))
+    assert recorded["base"] == f"{name.partition('@')[0]}@{digest}"
+    assert digest.startswith("sha256:")
+
+
 def test_dependencies_with_native_code_load(image: Image) -> None:
     modules = "aiohttp chiapos chiavdf cryptography.x509 grpc kopf lmdb numpy pynvml pyudev uvloop"
     image.python(f"import {', '.join(modules.split())}; pyudev.Context()")

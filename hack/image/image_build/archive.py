@@ -78,6 +78,18 @@ def digests(layout: Path, manifest: dict[str, Any]) -> list[str]:
     return [manifest["digest"], content["config"]["digest"], *(layer["digest"] for layer in content["layers"])]
 
 
+def read_file(layout: Path, name: str, path: str) -> bytes:
+    """A file of image `name`, from its uppermost layer that has it (uncompressed layers); ImageError when none has."""
+    manifest = read_json(blob(layout, descriptor(layout, name)["digest"]))
+    for layer in reversed(manifest["layers"]):
+        with tarfile.open(blob(layout, layer["digest"])) as opened:
+            found = next((member for member in opened if member.name.removeprefix("./") == path), None)
+            content = opened.extractfile(found) if found else None
+            if content is not None:
+                return content.read()
+    raise ImageError(f"image {name} has no file /{path}: see the Dockerfile")
+
+
 def prune(layout: Path, keep: list[str]) -> None:
     """Remove the blobs of earlier builds that this image does not use."""
     kept = {blob(layout, digest) for digest in keep}

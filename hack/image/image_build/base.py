@@ -40,29 +40,44 @@ BLANKED = ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "etc/apt/sources
 
 @dataclass(frozen=True)
 class Base:
-    """A base image in the engine's store, and the package sources a build on it needs (None: it has its own)."""
+    """A base image in the engine's store, and the package sources a build on it needs (None: it has its own).
 
-    image_id: str
+    digest: "sha256:…" of its manifest; of one that was bootstrapped here, no registry knows it.
+    """
+
+    name: str
+    digest: str
     apt_sources: Path | None
 
 
-def ensure(engine: Engine, cache: Path) -> Base:
-    """Have the base in the engine's store: there already, else pulled, else bootstrapped.
+def ensure(engine: Engine, cache: Path, wanted: str | None = None) -> Base:
+    """Have the base in the engine's store: there already, else pulled, else bootstrapped (never one that was `wanted`).
 
-    One bootstrapped by an older version of this file is made anew; one that came from elsewhere is left alone.
+    One bootstrapped by another version of this file is replaced, by the one that this version made if it is still
+    stored; one that came from elsewhere is left alone.
     """
+    name = wanted or NAME
+    apt_sources = _ensure(engine, cache, name)
+    return Base(name, engine.digest(name), apt_sources)
+
+
+def _ensure(engine: Engine, cache: Path, name: str) -> Path | None:
+    """Has it there; the package sources it needs."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     made = cache / "image-base" / f"{SUITE}-{recipe}"
-    image_id = engine.image_id(NAME)
+    image_id = engine.image_id(name)
     if image_id is not None:
         maker = _maker(cache, engine.program, image_id)
-        if maker in (None, made):
-            return Base(image_id, made / "sources.list" if maker else None)
-    elif engine.pull(NAME) and (image_id := engine.image_id(NAME)) is not None:
-        return Base(image_id, None)
-    image_id = _bootstrapped(engine, made)
-    (made / f"{engine.program}.id").write_text(image_id)
-    return Base(image_id, made / "sources.list")
+        if maker in (None, made) or name != NAME:
+            return maker / "sources.list" if maker else None
+    elif engine.pull(name):
+        return None
+    if name != NAME:
+        raise ImageError(f"the base {name} can't be pulled: see what `{engine.program} pull {name}` says")
+    record = made / f"{engine.program}.id"
+    if not (record.exists() and engine.tag(record.read_text(), NAME)):
+        record.write_text(_bootstrapped(engine, made))
+    return made / "sources.list"
 
 
 def _maker(cache: Path, program: str, image_id: str) -> Path | None:

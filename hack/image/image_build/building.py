@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from image_build import archive, base, context, engines, reuse
+from image_build.contents import Contents
 from image_build.errors import ImageError
 
 NAME = "docker.io/library/hypermesh:dev"
@@ -33,7 +34,7 @@ SECRET_BUNDLE = "/run/secrets/ca"
 STEP = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+/\d+: .*|^#\d+ \[.*")
 
 
-def make(checkout: Path, cache: Path, wanted_engine: str | None, from_source: bool) -> Path:
+def make(checkout: Path, cache: Path, wanted_engine: str | None, from_source: bool, wanted_base: str | None) -> Path:
     """Have `build/image/hypermesh.tar` of the tree as it is now; returns its path."""
     folder = checkout / "build" / "image"
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,12 +44,15 @@ def make(checkout: Path, cache: Path, wanted_engine: str | None, from_source: bo
         rules = context.parse_rules((checkout / ".dockerignore").read_text())
         tool = sorted(str(path.relative_to(checkout)) for path in Path(__file__).parent.glob("*.py"))
         paths = [*context.files(checkout, rules), ".dockerignore", "Dockerfile", *tool]
-        key = context.key(checkout, paths, [wanted_engine or "", str(from_source)])
+        engine = engines.choose(wanted_engine)
+        on = base.ensure(engine, cache, wanted_base)
+        key = context.key(checkout, paths, [wanted_engine or "", str(from_source), on.name, on.digest])
         if target.exists() and record.exists() and json.loads(record.read_text())["key"] == key:
             print(f"image: {target} is up to date ({time.monotonic() - started:.1f} s)")
             return target
         record.unlink(missing_ok=True)
-        image_id = _build(checkout, cache, folder, wanted_engine, from_source)
+        image_id = _build(checkout, folder, engine, on, from_source)
+        _compare(folder, on)
         archive.pack(folder / "layout", NAME, target)
         facts = {"key": key, "image": NAME, "id": image_id}
         record.write_text(json.dumps(facts, indent=2) + "\n")
@@ -57,13 +61,13 @@ def make(checkout: Path, cache: Path, wanted_engine: str | None, from_source: bo
     return target
 
 
-def _build(checkout: Path, cache: Path, folder: Path, wanted_engine: str | None, from_source: bool) -> str:
-    engine = engines.choose(wanted_engine)
-    on = base.ensure(engine, cache)
+def _build(checkout: Path, folder: Path, engine: engines.Engine, on: base.Base, from_source: bool) -> str:
     replaced = {} if from_source else reuse.stages(checkout)
     taken = f", taking {' and '.join(sorted(replaced))} from this machine" if replaced else ""
-    print(f"image: building with {engine.program} on {base.NAME}{taken}", flush=True)
-    request = engines.Request(NAME, *forwarded(os.environ, on.apt_sources), replaced)
+    print(f"image: building with {engine.program} on {on.name}{taken}", flush=True)
+    arguments, secrets = forwarded(os.environ, on.apt_sources)
+    arguments |= {"BASE": on.name, "BASE_DIGEST": on.digest}
+    request = engines.Request(NAME, arguments, secrets, replaced)
     _run(engine.build_command(checkout, request), folder / "build.log")
     engine.save(NAME, folder / "layout")
     archive.inflate(folder / "layout", NAME)
@@ -71,6 +75,15 @@ def _build(checkout: Path, cache: Path, folder: Path, wanted_engine: str | None,
     if image_id is None:
         raise ImageError(f"{engine.program} built {NAME} but doesn't list it; see {folder / 'build.log'}")
     return image_id
+
+
+def _compare(folder: Path, on: base.Base) -> None:
+    """Record what no lock file pins, and say what of it is not as in the last build."""
+    path = folder / "contents.json"
+    earlier, now = Contents.read(path), Contents.of(folder / "layout", NAME, on)
+    for line in now.differences(earlier) if earlier else ():
+        print(f"image: not as in the last build: {line}")
+    now.write(path)
 
 
 def forwarded(environment: Mapping[str, str], apt_sources: Path | None) -> tuple[dict[str, str], dict[str, Path]]:

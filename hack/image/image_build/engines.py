@@ -54,9 +54,17 @@ class Engine(ABC):
     def _has(self, name: str) -> bool:
         return succeeds([self.program, "inspect", "--type=image", name])
 
+    @abstractmethod
+    def digest(self, name: str) -> str:
+        """The digest of a stored image's manifest: what `name@…` pulls, or, never pulled, what the store made up."""
+
     def pull(self, name: str) -> bool:
         """Try to pull an image; whether it is there now."""
         return succeeds([self.program, "pull", "--quiet", name], PULL_SECONDS)
+
+    def tag(self, image_id: str, name: str) -> bool:
+        """Give a stored image a name; whether it is stored."""
+        return succeeds([self.program, "tag", image_id, name])
 
     def import_base(self, root_tar: Path, name: str) -> None:
         """Store a root file system as a one-layer image."""
@@ -78,6 +86,10 @@ class Docker(Engine):
     def works(self) -> bool:
         return super().works() and succeeds(["docker", "buildx", "version"])
 
+    def digest(self, name: str) -> str:
+        pulled = output(["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', name]).split()
+        return pulled[0].partition("@")[2] if pulled else self.image_id(name) or ""
+
     def build_command(self, context: Path, request: Request) -> list[str]:
         return ["docker", "buildx", "build", "--load", "--network=host", *request.options(), str(context)]
 
@@ -91,6 +103,9 @@ class Docker(Engine):
 
 class Podman(Engine):
     program = "podman"
+
+    def digest(self, name: str) -> str:
+        return output(["podman", "image", "inspect", "--format={{.Digest}}", name]).strip()
 
     def build_command(self, context: Path, request: Request) -> list[str]:
         return [
@@ -110,6 +125,9 @@ class Podman(Engine):
 
 class Buildah(Engine):
     program = "buildah"
+
+    def digest(self, name: str) -> str:
+        return output(["buildah", "inspect", "--type=image", "--format={{.FromImageDigest}}", name]).strip()
 
     def build_command(self, context: Path, request: Request) -> list[str]:
         how = ["--isolation=chroot", "--network=host", "--layers", "--force-rm", "--pull=never"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +25,12 @@ def put(layout: Path, content: bytes) -> str:
     return f"sha256:{digest}"
 
 
-def make_layout(folder: Path) -> Path:
+def make_layout(folder: Path, contents: Sequence[bytes] = LAYERS) -> Path:
     """A layout as buildah writes it: gzip layers, their uncompressed digests in the configuration."""
     layout = folder / "layout"
-    plain = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in LAYERS]
+    plain = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in contents]
     config = put(layout, json.dumps({"rootfs": {"type": "layers", "diff_ids": plain}}).encode())
-    packed = [gzip.compress(layer, mtime=0) for layer in LAYERS]
+    packed = [gzip.compress(layer, mtime=0) for layer in contents]
     kind = "application/vnd.oci.image.layer.v1.tar+gzip"
     layers = [{"mediaType": kind, "digest": put(layout, data), "size": len(data)} for data in packed]
     manifest = {"schemaVersion": 2, "config": {"digest": config, "size": 1}, "layers": layers}
@@ -98,3 +100,23 @@ def test_a_thin_tar_leaves_out_what_the_importer_has(tmp_path: Path) -> None:
 def test_an_image_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="other:dev"):
         archive.descriptor(make_layout(tmp_path), "docker.io/library/other:dev")
+
+
+def layer(files: dict[str, bytes]) -> bytes:
+    """A layer's tar, with names as engines write them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_a_file_is_read_from_the_uppermost_layer_that_has_it(tmp_path: Path) -> None:
+    stack = [layer({"etc/a": b"old", "etc/b": b"b"}), layer({"./etc/a": b"new"}), layer({"etc/c": b"c"})]
+    layout = make_layout(tmp_path, stack)
+    archive.inflate(layout, NAME)
+    assert [archive.read_file(layout, NAME, name) for name in ("etc/a", "etc/b", "etc/c")] == [b"new", b"b", b"c"]
+    with pytest.raises(ImageError, match="no file /etc/d"):
+        archive.read_file(layout, NAME, "etc/d")

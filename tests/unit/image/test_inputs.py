@@ -69,4 +69,5 @@ def test_every_engine_is_told_the_same(engine: engines.Engine) -> None:
     command = engine.build_command(Path("/context"), request)
     assert command[0] == engine.program
     assert command[-1] == "/context"
-    assert {"--build-arg=A=1", "--secret=id=ca,src=/ca", "--build-context=liboqs=/oqs", "--tag=name:dev"} < set(command)
+    told = {"--build-arg=A=1", "--secret=id=ca,src=/ca", "--build-context=liboqs=/oqs", "--tag=name:dev"}
+    assert told < set(command)
