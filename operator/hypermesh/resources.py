@@ -53,7 +53,7 @@ PRIVACY_LEVEL_NAMES: Final[Mapping[int, str]] = {number: name for name, number i
 
 
 def node_label(node_name: str) -> str:
-    """The value of NODE_LABEL: the node's name, or its beginning and a hash where it exceeds a label's 63 characters."""
+    """The value of NODE_LABEL: the node's name, or its beginning and a hash where a label (63 characters) is short."""
     if len(node_name) <= MAX_LABEL:
         return node_name
     mark = digest("label", node_name.encode()).hex()[:10]
