@@ -297,3 +297,16 @@ async def test_what_can_not_be_prepared_again_is_not_translated_and_keeps_its_by
         await again.reason(signed, "Programmed")
         assert line.kernel.table
     assert (again.regions / signed.record.allocation_id.hex()).exists()
+
+
+async def test_a_ledger_that_began_another_chain_is_believed_on_that_one(line: Line, world: World) -> None:
+    """As after its volume was lost: what was signed for the lost chain is worth nothing any more."""
+    old = world.allocation(STORAGE)
+    genesis = ledger_pb2.Genesis(root_public_key=world.root.public)
+    line.mirror.feed(ledger_pb2.Change(status=ledger_pb2.StatusResponse(chain_id="another", height=1, genesis=genesis)))
+    operation = world.operation(STORAGE)
+    operation.chain_id = "another"
+    new = world.signed(operation, height=1)
+    line.commit(new, old)
+    await line.reason(new, "Programmed")
+    await line.reason(old, "WrongChain")
