@@ -42,6 +42,14 @@ from ..processes import free_port
 START_S = 30.0
 
 
+def patient() -> proofs_pb2.ProofParameters:
+    """The demo's proofs with epochs that last as long as a test module on a busy machine."""
+    params = proofs_pb2.ProofParameters()
+    params.CopyFrom(parameters.DEMO)
+    params.epoch_ms = 3_600_000
+    return params
+
+
 @dataclass
 class Ledger:
     """A running ledger, its root, and one client and mirror of it."""

@@ -24,7 +24,6 @@ from typing import Any
 
 from hypermesh import addressing
 from hypermesh.conditions import find
-from hypermesh.proofs import parameters
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_clients.kube import Kube, KubeError, NotFound, Object
@@ -35,7 +34,7 @@ from hypermesh_operator import identity
 from ..api_objects import BINARIES, LIMIT_S, ROOT, SYSTEM, bound_token, install_chart, install_resources, kubeconfig
 from ..builders import CLUSTER_UID, Member, TrustRoot, registration
 from ..processes import Started, free_port
-from .ledger_fixture import Ledger, running_ledger
+from .ledger_fixture import Ledger, patient, running_ledger
 from .reports import Reports, report_programmed
 
 sys.path.append(str(ROOT / "hack" / "cluster"))  # last: it must shadow nothing
@@ -270,15 +269,11 @@ def _matches(condition: Any, reason: str | None, status: str | None) -> bool:
 @contextlib.asynccontextmanager
 async def running_mesh(directory: Path, proofs: proofs_pb2.ProofParameters | None = None) -> AsyncIterator[Mesh]:
     """All of it, stopped at the end. Unless told otherwise an epoch is an hour: tickets won once last a test run."""
-    if proofs is None:
-        proofs = proofs_pb2.ProofParameters()
-        proofs.CopyFrom(parameters.DEMO)
-        proofs.epoch_ms = 3_600_000
     directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - a local directory
     root = TrustRoot()
     with private_api(directory / "api", BINARIES) as api:
         async with (
-            running_ledger(directory / "ledger", proofs, root) as ledger,
+            running_ledger(directory / "ledger", proofs or patient(), root) as ledger,
             Kube.from_kubeconfig(api.kubeconfig) as kube,
         ):
             for namespace in (SYSTEM, TENANT):

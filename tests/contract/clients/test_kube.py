@@ -6,7 +6,6 @@ import asyncio
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,24 +27,10 @@ from hypermesh_clients.kube_resources import (
     CONFIG_MAPS,
     EVENTS,
     LEASES,
-    NAMESPACES,
     NODES,
     PODS,
     SERVICE_ACCOUNTS,
 )
-
-
-@pytest.fixture
-async def kube(api_server: Any) -> AsyncIterator[Kube]:
-    async with Kube.from_kubeconfig(api_server.kubeconfig) as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(kube: Kube) -> str:
-    name = f"kube-{uuid.uuid4().hex[:8]}"
-    await kube.create(NAMESPACES, {"metadata": {"name": name}})
-    return name
 
 
 def config_map(namespace: str, name: str, **data: str) -> dict[str, Any]:

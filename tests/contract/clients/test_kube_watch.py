@@ -13,7 +13,7 @@ import pytest
 
 from hypermesh_clients.kube import Kube, NotFound, Watch, WatchEvent, WatchType
 from hypermesh_clients.kube_config import from_kubeconfig
-from hypermesh_clients.kube_resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, Resource
+from hypermesh_clients.kube_resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, Resource
 
 LIMIT = 60.0
 
@@ -114,19 +114,6 @@ async def start() -> AsyncIterator[Start]:
     yield begin
     for recorder in recorders:
         await recorder.stop()
-
-
-@pytest.fixture
-async def kube(api_server: Any) -> AsyncIterator[Kube]:
-    async with Kube.from_kubeconfig(api_server.kubeconfig) as client:
-        yield client
-
-
-@pytest.fixture
-async def namespace(kube: Kube) -> str:
-    name = f"watch-{uuid.uuid4().hex[:8]}"
-    await kube.create(NAMESPACES, {"metadata": {"name": name}})
-    return name
 
 
 @pytest.fixture

@@ -7,18 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from hypermesh.proofs.parameters import DEMO
-from hypermesh.v1 import proofs_pb2
-
-from ..ledger_fixture import Settled, running_ledger, settle
-
-
-def patient() -> proofs_pb2.ProofParameters:
-    """The demo's proofs with epochs that last as long as a test module on a busy machine."""
-    params = proofs_pb2.ProofParameters()
-    params.CopyFrom(DEMO)
-    params.epoch_ms = 3_600_000
-    return params
+from ..ledger_fixture import Settled, patient, running_ledger, settle
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

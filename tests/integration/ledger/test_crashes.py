@@ -20,8 +20,7 @@ from hypermesh_clients.ledger import Commit, LedgerUnavailable
 from hypermesh_clients.mirror import HALTED_S
 
 from ...builders import TrustRoot
-from ..ledger_fixture import Ledger, Settled, running_ledger, settle
-from .conftest import patient
+from ..ledger_fixture import Ledger, Settled, patient, resumed, running_ledger, settle
 
 RECOVERY_S = 60.0
 POINTS = [
@@ -36,6 +35,17 @@ POINTS = [
     "decided",
     "commit_unanswered",
 ]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Settled:
+    """A settled ledger, stopped: plots and proofs are made once, and each test that crashes one begins with a copy."""
+
+    async def settled() -> Settled:
+        async with running_ledger(tmp_path_factory.mktemp("before"), patient()) as ledger:
+            return await settle(ledger, 100)
+
+    return asyncio.run(settled())
 
 
 async def insist(ledger: Ledger, envelope: bytes) -> Commit:
@@ -77,12 +87,12 @@ async def check_books(settled: Settled, envelopes: list[bytes], commits: list[Co
     assert {each.envelope for each in active} == set(envelopes)
 
 
-async def test_killed_at_random_under_load(tmp_path: Path) -> None:
+async def test_killed_at_random_under_load(stopped: Settled, tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    async with running_ledger(tmp_path, patient()) as ledger:
-        settled = await settle(ledger, 1_000)
+    async with resumed(stopped, tmp_path, patient()) as settled:
+        ledger = settled.ledger
         envelopes = [settled.allocate(f"u{index}") for index in range(100)]
         async with asyncio.TaskGroup() as group:
             load = []
@@ -97,10 +107,10 @@ async def test_killed_at_random_under_load(tmp_path: Path) -> None:
         sound(ledger)
 
 
-async def test_supervisor_killed(tmp_path: Path) -> None:
+async def test_supervisor_killed(stopped: Settled, tmp_path: Path) -> None:
     """Its children die with it, and the next supervisor goes on from their files."""
-    async with running_ledger(tmp_path, patient()) as ledger:
-        settled = await settle(ledger, 10)
+    async with resumed(stopped, tmp_path, patient()) as settled:
+        ledger = settled.ledger
         envelope = settled.allocate("u")
         await insist(ledger, envelope)
         height, children = (await ledger.client.status()).height, list(ledger.pids().values())
@@ -115,10 +125,10 @@ async def test_supervisor_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_crash_at_a_step_of_a_block(tmp_path: Path, point: str) -> None:
+async def test_crash_at_a_step_of_a_block(stopped: Settled, tmp_path: Path, point: str) -> None:
     marker = tmp_path / "armed"
-    async with crashing(tmp_path, point, marker) as ledger:
-        settled = await settle(ledger, 10)
+    async with resumed(stopped, tmp_path, patient(), crashing(point, marker)) as settled:
+        ledger = settled.ledger
         envelope = settled.allocate("u")
         marker.touch()
         first = (await ledger.client.status()).height
@@ -138,16 +148,15 @@ async def test_crash_at_a_step_of_a_block(tmp_path: Path, point: str) -> None:
 async def test_crash_before_the_first_block(tmp_path: Path, point: str) -> None:
     marker = tmp_path / "armed"
     marker.touch()
-    async with crashing(tmp_path, point, marker) as ledger:
+    async with running_ledger(tmp_path, patient(), program=crashing(point, marker)) as ledger:
         assert not marker.exists()
         assert (await insist(ledger, await settle_cheaply(ledger))).height > 0
         sound(ledger)
 
 
-def crashing(directory: Path, point: str, marker: Path):  # type: ignore[no-untyped-def]
-    """A ledger whose application crashes once at a point, when the marker is there."""
-    script = Path(__file__).with_name("crashing_ledger.py")
-    return running_ledger(directory, patient(), program=[sys.executable, "-P", str(script), point, str(marker)])
+def crashing(point: str, marker: Path) -> list[str]:
+    """The ledger's program, but the application crashes once at a point, when the marker is there."""
+    return [sys.executable, "-P", str(Path(__file__).with_name("crashing_ledger.py")), point, str(marker)]
 
 
 async def settle_cheaply(ledger: Ledger) -> bytes:

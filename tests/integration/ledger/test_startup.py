@@ -21,8 +21,7 @@ from hypermesh_ledger.supervisor import EX_CONFIG
 
 from ...builders import TrustRoot
 from ...processes import free_port
-from ..ledger_fixture import PROGRAM, Ledger, command_for, running_ledger, write_files
-from .conftest import patient
+from ..ledger_fixture import PROGRAM, Ledger, command_for, patient, running_ledger, write_files
 from .test_crashes import insist, runs, settle_cheaply, sound
 
 

@@ -6,7 +6,7 @@ import hashlib
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -14,33 +14,21 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from namespaces import Wire
-from node_under_test import ROOT, Node, install_definitions, running, until
+from node_under_test import Node, running, until
 from proxy_world import Member, Signed, World
 
 from hypermesh import addressing
-from hypermesh.proofs.parameters import DEMO
-from hypermesh.v1 import ledger_pb2, proofs_pb2
+from hypermesh.v1 import ledger_pb2
 from hypermesh_agent.proxy import removal
 from hypermesh_agent.proxy.verification import Standpoint
 
 from ...builders import allocation, registration
-from ..ledger_fixture import Settled, running_ledger, settle
-
-sys.path.append(str(ROOT / "hack" / "cluster"))
-
-from local_cluster.private_api import private_api
+from ..ledger_fixture import Settled, patient, running_ledger, settle
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1 << 20
 TOKEN = "a token"
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with private_api(tmp_path_factory.mktemp("api"), ROOT / "build" / "bin") as api:
-        install_definitions(api.kubeconfig)
-        yield api.kubeconfig
 
 
 @dataclass
@@ -69,14 +57,6 @@ class Real:
         refs = ledger.mirror.ticket_refs(self.settled.node.key_id, self.memory.work_device, operator.key_id)
         gone = ledger_pb2.Release(allocation_id=signed.record.allocation_id)
         await ledger.submit(operator, refs, release=gone)
-
-
-def patient() -> proofs_pb2.ProofParameters:
-    """The demo's proofs with epochs longer than this module."""
-    params = proofs_pb2.ProofParameters()
-    params.CopyFrom(DEMO)
-    params.epoch_ms = 3_600_000
-    return params
 
 
 def world_of(settled: Settled) -> World:

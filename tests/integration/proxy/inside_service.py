@@ -7,14 +7,14 @@ import gc
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from namespaces import Wire, run
-from node_under_test import NAMESPACE, ROOT, Node, install_definitions, running, until
+from node_under_test import NAMESPACE, Node, running, until
 from proxy_world import FedMirror, Signed, World, member
 
 from hypermesh import addressing, operations
@@ -24,20 +24,9 @@ from hypermesh_agent.proxy import removal
 from hypermesh_agent.proxy.kernel import NetlinkKernel
 from hypermesh_clients.kube_resources import PROXY_MAPPINGS
 
-sys.path.append(str(ROOT / "hack" / "cluster"))
-
-from local_cluster.private_api import private_api
-
 MIB = 1 << 20
 MEMORY, STORAGE = ledger_pb2.ASSET_TYPE_MEMORY, ledger_pb2.ASSET_TYPE_STORAGE
 CPU, GPU = ledger_pb2.ASSET_TYPE_CPU, ledger_pb2.ASSET_TYPE_GPU
-
-
-@pytest.fixture(scope="module")
-def kubeconfig(loopback: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with private_api(tmp_path_factory.mktemp("api"), ROOT / "build" / "bin") as api:
-        install_definitions(api.kubeconfig)
-        yield api.kubeconfig
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
