@@ -152,7 +152,7 @@ class Ledger:
         """A new enrolled key."""
         new = member(self.root, role, subject, **terms)
         await self.submit(new, enrol_node=ledger_pb2.EnrolNode(certificate=new.certificate))
-        await self.mirror.wait_until(lambda: new.key_id in self.mirror.nodes, 10)
+        await self.mirror.wait_until(lambda: new.key_id in self.mirror.nodes, START_S)
         return new
 
     async def win_tickets(self, node: Member, devices: Sequence[bytes]) -> None:
@@ -166,7 +166,7 @@ class Ledger:
                 if refusal.reason is not Reason.EpochWrong:
                     raise
             else:
-                await self.mirror.wait_until(lambda height=height: self.mirror.height >= height, 10)  # type: ignore[misc]
+                await self.mirror.wait_until(lambda height=height: self.mirror.height >= height, START_S)  # type: ignore[misc]
                 return
         raise AssertionError("three epochs passed before the tickets were won")
 
@@ -175,7 +175,7 @@ class Ledger:
         params = self.mirror.parameters
         work = await prover.commit_work(asked, [WorkDevice(device) for device in devices], params)
         await self.submit(node, commit_work=ledger_pb2.CommitWork(epoch=epoch.number, commitments=work))
-        await self.mirror.wait_until(lambda: self._seeded(node, epoch.number), 10)
+        await self.mirror.wait_until(lambda: self._seeded(node, epoch.number), START_S)
         proof = await prover.prove(asked, epoch.number, self.mirror.work_seeds[node.key_id], params)
         return (await self.submit(node, prove=proof)).height
 
@@ -187,7 +187,7 @@ class Ledger:
         """Register an asset with the node's tickets and see it in the mirror."""
         tickets = self.mirror.ticket_refs(node.key_id, asset.work_device, node.key_id)
         await self.submit(node, tickets, register_asset=asset)
-        await self.mirror.wait_until(lambda: asset.asset_id in self.mirror.assets, 10)
+        await self.mirror.wait_until(lambda: asset.asset_id in self.mirror.assets, START_S)
         return asset
 
 
