@@ -17,6 +17,22 @@ from ...api_objects import BINARIES, LIMIT_S, ROOT, SYSTEM, install_chart, insta
 from ...integration.operator_fixture import CHART_PARTS, TENANT, PrivateApi, private_api
 from .kubectl import Kubectl
 
+LAST_POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: last}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  matchConditions: [{name: named, expression: object.metadata.name == "refused"}]
+  validations: [{expression: "false"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: last}
+spec: {policyName: last, validationActions: [Deny]}
+"""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -61,13 +77,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def _until_enforced(served: Served) -> None:
-    """The API server compiles policies once a second: waits for one to act, and one more round for the others."""
-    sample = str(ROOT / "samples" / "proxymapping.yaml")
+    """The API server takes up policies once a second and in order: when the one made last acts, all before it do."""
+    served.kubectl("apply", "-f", "-", stdin=LAST_POLICY)
+    sample = str(ROOT / "samples" / "allocation-memory.yaml")
+    born = ("apply", "--dry-run=server", "-f", sample, "-o", "jsonpath={.metadata.finalizers}")  # one mutating policy
     deadline = time.monotonic() + LIMIT_S
-    while served.kubectl.run("apply", "--dry-run=server", "-f", sample).returncode == 0:
+    while (
+        "Policy 'last'" not in served.kubectl.run("create", "configmap", "refused", "--dry-run=server").stderr
+        or "hypermesh.online/release" not in served.kubectl.run(*born).stdout
+    ):
         assert time.monotonic() < deadline, "the admission policies are not enforced"
         time.sleep(0.2)
-    time.sleep(1.5)
 
 
 @pytest.fixture(scope="session")
