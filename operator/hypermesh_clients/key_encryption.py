@@ -97,7 +97,9 @@ async def fill_wrapped(
     data = await fill_once(kube, namespace, wrapping.secret, key, lambda: wrapping.close(make()))
     while wrapping.bare(data):
         present = await kube.get(SECRETS, wrapping.secret, namespace)
-        data = wrapping.close(contents(present))
+        data = contents(present)
+        wrapping.open(data)  # a file that doesn't open what is wrapped must wrap nothing
+        data = wrapping.close(data)
         version = {"resourceVersion": present["metadata"]["resourceVersion"]}
         try:
             await kube.merge_patch(SECRETS, wrapping.secret, {"metadata": version, "data": encoded(data)}, namespace)

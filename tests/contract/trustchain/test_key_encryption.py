@@ -11,7 +11,7 @@ import pytest
 from hypermesh import keyfile
 from hypermesh_clients.key_encryption import VARIABLE, KeyEncryptionUnusable, Wrapping, fill_wrapped
 from hypermesh_clients.kube_resources import SECRETS
-from hypermesh_clients.kube_secrets import contents
+from hypermesh_clients.kube_secrets import contents, encoded
 from hypermesh_operator import identity
 from hypermesh_trustchain.root_store import RootStore
 from hypermesh_trustchain.roots import PRIVATE, SECRET, TLS_CERTIFICATE
@@ -89,6 +89,21 @@ async def test_an_entry_put_in_anothers_place_does_not_open(bare: Any) -> None:
     resting = await stored(bare, OPERATOR.secret)
     with pytest.raises(KeyEncryptionUnusable, match=r"falcon\.key doesn't open"):
         OPERATOR.open({"falcon.key": resting["token.key"]})
+
+
+async def test_a_wrong_file_wraps_nothing_beside_what_the_right_one_wrapped(bare: Any) -> None:
+    """One entry wrapped, one bare, as when somebody restores half a backup: else neither file would open both."""
+    keys = {name: name.encode() * 4 for name in OPERATOR.entries}
+    first = OPERATOR.entries[0]
+    mixed = keys | {first: OPERATOR.close(keys)[first]}
+    await bare.kube.merge_patch(SECRETS, OPERATOR.secret, {"data": encoded(mixed)}, bare.namespace)
+    before = await stored(bare, OPERATOR.secret)
+    wrong = Wrapping(OPERATOR.secret, OPERATOR.entries, bytes(32))
+    with pytest.raises(KeyEncryptionUnusable, match="doesn't open"):
+        await fill_wrapped(bare.kube, bare.namespace, wrong, first, dict)
+    assert await stored(bare, OPERATOR.secret) == before
+    assert await fill_wrapped(bare.kube, bare.namespace, OPERATOR, first, dict) == before | keys
+    assert OPERATOR.bare(await stored(bare, OPERATOR.secret)) is False
 
 
 def test_a_file_that_is_missing_or_short_is_named(tmp_path: Path) -> None:
