@@ -1,6 +1,7 @@
 """A real API server for the contract tests: etcd and kube-apiserver on ::1, nothing else of a cluster.
 
-`api_server` is shared by a session; `own_api_server` belongs to one test, which may kill and restart it.
+`api_server` is shared by a session; `module_api_server` belongs to the tests of one file, `own_api_server` to one test,
+which may kill and restart it.
 Nothing runs controllers: objects stay as they are written, and finalizers are the test's to remove.
 """
 
@@ -83,6 +84,13 @@ def _running(directory: Path) -> Iterator[ApiServer]:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The session's API server. Use names or namespaces of your own; don't kill it."""
+    with _running(tmp_path_factory.mktemp("apiserver")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API server for the tests of one file, which may leave in it what they like."""
     with _running(tmp_path_factory.mktemp("apiserver")) as server:
         yield server
 

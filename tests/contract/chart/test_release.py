@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,17 +56,14 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(api_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The chart installed in another namespace than its usual one; removed in the end, definitions too."""
+def cluster(module_api_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """The chart installed in another namespace than its usual one, on a server that nobody else needs: definitions,
+    and Allocations that only an operator would let go of, stay behind."""
     chart = tmp_path_factory.mktemp("chart") / "hypermesh"
     shutil.copytree(ROOT / "charts" / "hypermesh", chart)
-    bare = Cluster(api_server.kubeconfig, chart, "")
+    bare = Cluster(module_api_server.kubeconfig, chart, "")
     notes = bare.output("helm", "install", "hypermesh", str(chart), "-n", NAMESPACE, "--create-namespace")
-    yield Cluster(api_server.kubeconfig, chart, notes)
-    bare.run("helm", "uninstall", "hypermesh", "-n", NAMESPACE)
-    bare.run("kubectl", "delete", "crd", "--wait=false", "-l", "app.kubernetes.io/name=hypermesh")
-    names = bare.output("kubectl", "get", "crd", "-o", "name").split()
-    bare.run("kubectl", "delete", "--wait=false", *(name for name in names if "hypermesh.online" in name))
+    return Cluster(module_api_server.kubeconfig, chart, notes)
 
 
 def test_the_three_commands_of_the_notes_are_true(cluster: Cluster) -> None:
