@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from hypermesh_agent.proxy import removal as removal_module
+
 from .conftest import CHART, HELM, ROOT, helm_template
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -190,6 +192,9 @@ def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: 
         ("agent.tolerations[0].efect=NoSchedule", "efect"),
         ("image.pullSecrets[0].nam=registry", "nam"),
         ("networkPolicy.agentCIDRs[0]=fd00::1", "agentCIDRs"),
+        ("networkPolicy.apiServerCIDRs[0]=fd00::1", "apiServerCIDRs"),
+        ("networkPolicy.dnsPeers[0].namespace=kube-system", "namespace"),
+        ("networkPolicy.metricsPeers[0].ipBlock.cidr=fd00::1", "cidr"),
         ("keyEncryption.volume.csi=driver", "volume"),
     ],
 )
@@ -241,6 +246,25 @@ def test_a_pool_outside_the_state_directory_gets_its_own_mount() -> None:
     daemon = next(item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "DaemonSet")
     mounts = {mount["mountPath"] for mount in daemon["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert {"/srv/pool", "/var/lib/hypermesh"} <= mounts
+
+
+def test_a_removal_runs_where_the_agent_ran_and_is_ready_when_it_is_done() -> None:
+    done = helm_template("agent.removal=true", "agent.poolPath=/srv/pool")
+    normal = helm_template("agent.poolPath=/srv/pool")
+
+    def pod(text: str) -> dict[str, Any]:
+        (item,) = of_kind([item for item in yaml.safe_load_all(text) if item], "DaemonSet")
+        return dict(item["spec"]["template"]["spec"])
+
+    removing, running = pod(done.stdout), pod(normal.stdout)
+    (removal,), (agent,) = removing.pop("initContainers"), running.pop("containers")
+    (stay,) = removing.pop("containers")
+    assert removing == running, "the same nodes, network, process and volumes"
+    assert removal["command"][-1] == removal_module.__name__
+    differing = {key for key in removal.keys() | agent.keys() if removal.get(key) != agent.get(key)}
+    assert differing == {"name", "command", "ports", "startupProbe", "livenessProbe", "readinessProbe"}
+    assert "privileged" not in stay["securityContext"]
+    assert "volumeMounts" not in stay
 
 
 def test_the_key_encryption_file_reaches_those_whose_keys_rest_in_secrets_and_nobody_else() -> None:

@@ -7,24 +7,27 @@ networking.k8s.io/v1 (pods that some policy selects for a direction accept only 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import yaml
 
-from .conftest import helm_template
+from .conftest import NAMESPACE, helm_template
 
 Objects = list[dict[str, Any]]
 NODE_PREFIX = "fd00:10::/64"
+NAME_OF_NAMESPACE = "kubernetes.io/metadata.name"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A pod (its labels) or, without labels, an address outside the pod network."""
+    """A pod (its labels and namespace) or, without labels, an address outside the pod network."""
 
     address: str
     labels: frozenset[tuple[str, str]] = frozenset()
+    namespace: str = NAMESPACE
 
 
 def pods(rendered: Objects) -> dict[str, tuple[Place, dict[str, int]]]:
@@ -51,13 +54,22 @@ def policies(rendered: Objects) -> Objects:
 
 
 def selects(selector: dict[str, Any], place: Place) -> bool:
-    return bool(place.labels) and set(selector["matchLabels"].items()) <= place.labels
+    """Of a policy, which is in our namespace."""
+    return bool(place.labels) and place.namespace == NAMESPACE and matches(selector, place.labels)
+
+
+def matches(selector: dict[str, Any], labels: Set[tuple[str, str]]) -> bool:
+    return set(selector.get("matchLabels", {}).items()) <= labels
 
 
 def peer_allows(peer: dict[str, Any], place: Place) -> bool:
     if "ipBlock" in peer:
         return ipaddress.ip_address(place.address) in ipaddress.ip_network(peer["ipBlock"]["cidr"])
-    return selects(peer["podSelector"], place)
+    if not place.labels:
+        return False
+    spaces = peer.get("namespaceSelector", {"matchLabels": {NAME_OF_NAMESPACE: NAMESPACE}})
+    own = {(NAME_OF_NAMESPACE, place.namespace)}
+    return matches(spaces, own) and matches(peer.get("podSelector", {}), place.labels)
 
 
 def allowed(
@@ -92,15 +104,28 @@ def render(*values: str) -> Objects:
 
 
 AGENT = Place("fd00:10::7")
-STRANGER = Place("fd00:20::99", frozenset({("app", "stranger")}))
+STRANGER = Place("fd00:20::99", frozenset({("app", "stranger")}), "elsewhere")
 API_SERVER = Place("fd00:10::2")
-DNS = Place("fd00:20::53", frozenset({("k8s-app", "kube-dns")}))
+DNS = Place("fd00:20::53", frozenset({("k8s-app", "kube-dns")}), "kube-system")
+PROMETHEUS = Place("fd00:20::77", frozenset({("app", "prometheus")}), "monitoring")
+OUTSIDE = Place("2001:db8::1")
+
+
+def named(peers: str, namespace: str) -> str:
+    return rf"networkPolicy.{peers}[0].namespaceSelector.matchLabels.kubernetes\.io/metadata\.name={namespace}"
+
+
+NARROWED = (
+    f"networkPolicy.agentCIDRs={{{NODE_PREFIX}}}",
+    f"networkPolicy.apiServerCIDRs={{{API_SERVER.address}/128}}",
+    named("dnsPeers", DNS.namespace),
+    named("metricsPeers", PROMETHEUS.namespace),
+)
 
 
 @pytest.fixture(scope="module", params=["default", "narrowed"])
 def installed(request: pytest.FixtureRequest) -> Objects:
-    values = {"default": (), "narrowed": (f"networkPolicy.agentCIDRs={{{NODE_PREFIX}}}",)}[request.param]
-    return render(*values)
+    return render(*(NARROWED if request.param == "narrowed" else ()))
 
 
 def test_every_pod_of_ours_is_governed_in_both_directions(installed: Objects) -> None:
@@ -119,7 +144,7 @@ def test_what_the_mesh_needs_passes(installed: Objects) -> None:
         (AGENT, places["trustchain"], 7440),
         *((place, API_SERVER, port) for place in places.values() for port in (443, 6443)),
         *((place, DNS, 53) for place in places.values()),
-        *((STRANGER, place, 7470) for place in places.values()),
+        *((PROMETHEUS, place, 7470) for place in places.values()),
     ]
     refused = [flow for flow in needed if not reaches(installed, *flow)]
     assert not refused
@@ -134,16 +159,29 @@ def test_what_nobody_needs_does_not_pass(installed: Objects) -> None:
         (places["operator"], STRANGER, 8080),
         (STRANGER, places["ledger"], 26657),
         (STRANGER, places["operator"], 7450),
+        (places["operator"], OUTSIDE, 80),
+        (places["operator"], OUTSIDE, 7450),
         (AGENT, places["operator"], 8080),
     ]
     assert not [flow for flow in needless if reaches(installed, *flow)]
 
 
-def test_with_the_agents_prefix_no_stranger_knocks() -> None:
-    narrowed, wide = render(f"networkPolicy.agentCIDRs={{{NODE_PREFIX}}}"), render()
-    for component, port in (("ledger", 7450), ("trustchain", 7440)):
-        assert not reaches(narrowed, STRANGER, pods(narrowed)[component][0], port)
-        assert reaches(wide, STRANGER, pods(wide)[component][0], port), "hosts of any address, as values.yaml says"
+def test_what_is_open_by_default_is_closed_by_a_value_each() -> None:
+    """What docs/concepts/trust.md says: of each row the flow passes until its value is given."""
+    wide = render()
+    places = {component: place for component, (place, _) in pods(wide).items()}
+    rows = {
+        NARROWED[0]: [(STRANGER, places["ledger"], 7450), (STRANGER, places["trustchain"], 7440)],
+        NARROWED[1]: [(place, OUTSIDE, port) for place in places.values() for port in (443, 6443, 8443, 16443)],
+        NARROWED[2]: [(place, OUTSIDE, port) for place in places.values() for port in (53, 5353)],
+        NARROWED[3]: [(other, place, 7470) for other in (STRANGER, OUTSIDE) for place in places.values()],
+    }
+    for value, flows in rows.items():
+        closed = render(value)
+        assert [flow for flow in flows if not reaches(wide, *flow)] == [], value
+        assert [flow for flow in flows if reaches(closed, *flow)] == [], value
+    assert reaches(wide, places["operator"], OUTSIDE, 53, "UDP")
+    assert not reaches(render(NARROWED[2]), places["operator"], OUTSIDE, 53, "UDP")
 
 
 def test_an_api_server_elsewhere_is_reached_when_named() -> None:
