@@ -3,18 +3,20 @@
     python hack/manifests.py
 
 The rendered chart in each of its variants, crds/, samples/ and what the local cluster gets must be valid, and some of
-the bad manifests of tests/contract must be refused, so that a check that finds nothing cannot go unseen. The schemas
-come from the OpenAPI document inside the pinned k8s.io/kubernetes module (made once, kept in the cache under the
-module's version) and from crds/. CEL rules are not schemas: tests/contract applies those.
+the bad manifests of tests/contract must be refused, so that a check that finds nothing cannot go unseen. For the same
+reason every kind that a template can make must be in a variant. The schemas come from the OpenAPI document inside the
+pinned k8s.io/kubernetes module (made once, kept in the cache under the module's version) and from crds/. CEL rules are
+not schemas: tests/contract applies those.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,25 @@ KUBERNETES = "k8s.io/kubernetes"
 PINS = ROOT / "hack" / "toolchain" / "kubernetes"
 BUILD = ROOT / "build" / "manifests"
 BAD = ROOT / "tests" / "contract" / "resources" / "bad"
+CHART = ROOT / "charts" / "hypermesh"
 CHART_VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
-    "no-definitions": ("crds.enabled=false",),
-    "production": ("ledger.proofs=production", "ledger.storage.className=fast", "operator.replicas=2"),
-    "own-pool": ("agent.poolPath=/srv/pool",),
-    "another-image": ("image.repository=example.org/hypermesh", "image.id=sha256:1", "image.pullSecrets[0].name=pull"),
+    "newer-server": ("--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",),
+    "no-definitions": ("--set=crds.enabled=false",),
+    "production": ("--set=ledger.proofs=production,ledger.storage.className=fast,operator.replicas=2",),
+    "own-pool": ("--set=agent.poolPath=/srv/pool",),
+    "another-image": ("--set=image.repository=example.org/a,image.id=sha256:1,image.pullSecrets[0].name=pull",),
+    "wrapped-keys": ("--set=keyEncryption.volume.csi.driver=secrets-store.csi.k8s.io",),
+    "narrow-network": (
+        "--set=networkPolicy.agentCIDRs={fd00:10::/64},networkPolicy.apiServerCIDRs={fd00:10::2/128}",
+        "--set=networkPolicy.dnsPeers[0].namespaceSelector.matchLabels.name=kube-system",
+        "--set=networkPolicy.metricsPeers[0].podSelector.matchLabels.app=prometheus",
+    ),
+    "removal": ("--set=agent.removal=true",),
 }
+"""Arguments of `helm template`. What a template makes in none of them is seen by no schema: `unseen` finds it."""
+SOURCE = re.compile(r"^# Source: hypermesh/(templates/\S+)$", re.MULTILINE)
+KIND = re.compile(r"^kind: (\w+)$", re.MULTILINE)
 INVALID = "statusInvalid"
 MUST_FAIL = ("allocation-misspelt-field.yaml", "allocation-no-type.yaml", "asset-paused-as-text.yaml")
 """Of the bad manifests, some that break the schema and not only a CEL rule."""
@@ -97,15 +111,25 @@ def own_schemas(kubernetes: Path) -> Path:
 
 def rendered_chart() -> Iterator[Path]:
     """The chart in every variant, a file each."""
-    for name, values in CHART_VARIANTS.items():
-        sets = [word for value in values for word in ("--set", value)]
-        command = [str(ROOT / "build/bin/helm"), "template", "hypermesh", str(ROOT / "charts/hypermesh"), *sets]
+    for name, arguments in CHART_VARIANTS.items():
+        command = [str(ROOT / "build/bin/helm"), "template", "hypermesh", str(CHART), *arguments]
         done = subprocess.run(
             [*command, "--namespace", "hypermesh-system"], capture_output=True, text=True, check=False, timeout=60
         )
         if done.returncode != 0:
             raise SystemExit(f"error: helm template, variant {name}: {done.stderr}")
         yield saved(f"chart-{name}.yaml", done.stdout)
+
+
+def unseen(templates: Mapping[str, str], rendered: Iterable[str]) -> list[str]:
+    """`path: kind` of what `templates` (path in the chart -> text) can make and none of the renderings has."""
+    made: set[tuple[str, str]] = set()
+    for text in rendered:
+        _, *pieces = SOURCE.split(text)  # path, document, path, document, ...
+        for path, document in zip(pieces[::2], pieces[1::2], strict=True):
+            made |= {(path, ""), *((path, kind) for kind in KIND.findall(document))}
+    wanted = {(path, kind) for path, text in templates.items() for kind in ("", *KIND.findall(text))}
+    return [f"{path}: {kind or 'any document'}" for path, kind in sorted(wanted - made)]
 
 
 def saved(name: str, text: str) -> Path:
@@ -146,7 +170,12 @@ def main() -> int:
     """Prints what is wrong; 1 when anything is."""
     kubernetes = kubernetes_schemas()
     folders = [kubernetes, own_schemas(kubernetes)]
-    findings = kubeconform(right_manifests(), folders)
+    right = right_manifests()
+    templates = {str(path.relative_to(CHART)): path.read_text() for path in (CHART / "templates").rglob("*.yaml")}
+    missing = unseen(templates, [path.read_text() for path in right if path.name.startswith("chart-")])
+    for what in missing:
+        print(f"{what}: no variant of the chart makes it: add one to CHART_VARIANTS")
+    findings = kubeconform(right, folders)
     wrong = [item for item in findings if item["status"] != "statusValid"]
     for item in wrong:
         print(f"{item['filename']}: {item['kind']} {item['name']}: {item['msg']}")
@@ -156,7 +185,7 @@ def main() -> int:
     for path in passed:
         print(f"{path}: is broken and was not refused")
     print(f"{len(findings)} documents, {len(wrong)} wrong; {len(broken)} broken files, {len(passed)} not refused")
-    return 1 if wrong or passed else 0
+    return 1 if missing or wrong or passed else 0
 
 
 if __name__ == "__main__":
