@@ -2,10 +2,12 @@
 
     record ACTIVE   -> verify -> ensure region or hold -> desk opens the address -> Prepared (to be programmed)
     record ended    -> desk closes the address -> region removed -> Ended (to be unprogrammed)
+    record replaced -> while its region is made, or by one with another address: Replaced (to be looked at again)
     after a restart, what an earlier run prepared is expected: asked for, it says "soon", and it ends like the prepared
 
 `Keeper` knows what it prepared, so that a record told twice changes nothing. It asks the ledger's mirror for the
-newest record whenever it works, and never trusts what it was told.
+newest record whenever it works, and never trusts what it was told. A ledger that lost its volume begins a new chain:
+the same allocation may come again on it, at a lower height.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from hypermesh.v1 import ledger_pb2
 from hypermesh_agent.directory import AssetDirectory
@@ -29,6 +32,13 @@ from hypermesh_clients.mirror import Mirror
 _log = logging.getLogger(__name__)
 
 
+class Seen(NamedTuple):
+    """Where a record stands that this node let in. Heights compare on one chain only."""
+
+    chain_id: str
+    height: int
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Enforced and answering; what remains is the kernel's translation."""
@@ -36,7 +46,7 @@ class Prepared:
     grant: Grant
     key: Key
     target: Target
-    height: int
+    seen: Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,13 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Ended:
     """Taken down; key is None when nothing had been prepared."""
+
+    key: Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The ledger holds another record by now, to be looked at; key is what must not be translated any more, if any."""
 
     key: Key | None
 
@@ -83,7 +100,7 @@ class Keeper:
         self._target = target
         self._prepared: dict[bytes, Prepared] = {}
         self._expected: dict[bytes, Expected] = {}
-        self._heights: dict[bytes, int] = {}
+        self._seen: dict[bytes, Seen] = {}
 
     @property
     def prepared(self) -> Mapping[bytes, Prepared]:
@@ -106,9 +123,10 @@ class Keeper:
 
     def check(self, record: ledger_pb2.AllocationRecord) -> Claim | Refusal:
         """The chain of verification.py with what the mirror holds now."""
-        seen = self._heights.get(record.allocation_id, 0)
-        here = replace(self._here, chain_id=self._mirror.chain_id)  # a ledger that lost its volume begins a new chain
-        return verify(record, here, self._mirror.nodes, self._mirror.assets, now_ms(), seen)
+        here = replace(self._here, chain_id=self._mirror.chain_id)
+        seen = self._seen.get(record.allocation_id)
+        height = seen.height if seen is not None and seen.chain_id == here.chain_id else 0
+        return verify(record, here, self._mirror.nodes, self._mirror.assets, now_ms(), height)
 
     def take_over(self, record: ledger_pb2.AllocationRecord, standing: Set[Key]) -> tuple[Key, Target] | None:
         """What the kernel may go on translating; None for a record that does not verify.
@@ -117,7 +135,7 @@ class Keeper:
         """
         address, port = signed_address(record)
         if Key(address, TCP, port) in standing:
-            self._heights.setdefault(record.allocation_id, 1)
+            self._seen.setdefault(record.allocation_id, Seen(self._mirror.chain_id, 1))
         claim = self.check(record)
         if isinstance(claim, Refusal):
             return None
@@ -134,10 +152,11 @@ class Keeper:
         self._expected[grant.id] = Expected(grant, key)
         self._desk.expect(key.address)
 
-    async def prepare(self, record: ledger_pb2.AllocationRecord) -> Prepared | Failed:
+    async def prepare(self, record: ledger_pb2.AllocationRecord) -> Prepared | Failed | Replaced:
         """Verifies and enforces, unless that is done already."""
         held = self._prepared.get(record.allocation_id)
-        if held is not None and held.height == record.height and held.target.expires_ms == record.expires_ms:
+        seen = Seen(self._mirror.chain_id, record.height)
+        if held is not None and held.seen == seen and held.target.expires_ms == record.expires_ms:
             return held
         claim = self.check(record)
         if isinstance(claim, Refusal) and held is not None:
@@ -147,11 +166,18 @@ class Keeper:
             return Failed(self._failure(record, claim.reason, claim.message))
         operation, asset = claim.operation, claim.asset
         grant = _grant(claim)
+        key, target = self._mapping(claim)
+        before = held or self._expected.get(record.allocation_id)
+        if before is not None and (before.grant, before.key) != (grant, key):
+            return Replaced((await self.end(record.allocation_id)).key)
         try:
             region = await self._enforcer.ensure(grant)
         except EnforcementFailed as error:
             return Failed(self._failure(record, error.reason, str(error)))
-        key, target = self._mapping(claim)
+        if self.active(record.allocation_id) != record:
+            if held is None:
+                self._expect(grant, key)  # its region is there, and goes when the allocation ends
+            return Replaced(None)
         self._desk.open(
             Served(
                 address=operation.address,
@@ -165,8 +191,8 @@ class Keeper:
                 region=region,
             )
         )
-        self._heights[record.allocation_id] = record.height
-        prepared = Prepared(grant, key, target, record.height)
+        self._seen[record.allocation_id] = seen
+        prepared = Prepared(grant, key, target, seen)
         self._prepared[record.allocation_id] = prepared
         self._expected.pop(record.allocation_id, None)
         return prepared
@@ -192,7 +218,7 @@ class Keeper:
 
     def forget(self, allocation_id: bytes) -> None:
         """The ledger holds no record of it any more."""
-        self._heights.pop(allocation_id, None)
+        self._seen.pop(allocation_id, None)
 
     def _attributes(self, asset_id: bytes) -> Mapping[str, str]:
         asset = self._directory.get(asset_id)

@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client import Counter
 
 from hypermesh.refusals import Reason
-from hypermesh_agent.proxy.allocations import Failed, Keeper, Prepared, now_ms, signed_address
+from hypermesh_agent.proxy.allocations import Failed, Keeper, Prepared, Replaced, now_ms, signed_address
 from hypermesh_agent.proxy.mappings import Key
 from hypermesh_agent.proxy.outcomes import Observed, Outcome, programmed
 from hypermesh_agent.proxy.programming import Programmer, ProgrammingFailed
@@ -95,6 +95,9 @@ class Pipeline:
             if isinstance(result, Failed):
                 self._unprogram(allocation_id, self._keeper.suspend(allocation_id))
                 self._failed(allocation_id, result.outcome)
+            elif isinstance(result, Replaced):
+                self._unprogram(allocation_id, result.key)
+                self.mark(allocation_id)
             elif self._programmed.get(allocation_id) is not result:
                 self._ready[allocation_id] = result
                 self._to_program.set()

@@ -12,7 +12,7 @@ from hypermesh import addressing, certificates, falcon, operations
 from hypermesh.addressing import AddressType
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_agent.proxy.verification import Standpoint
-from hypermesh_clients.mirror import Mirror
+from hypermesh_clients.mirror import Mirror, View
 
 CHAIN = "hypermesh-test"
 CLUSTER_UID = "6a1f0c52-0000-4000-8000-000000000001"
@@ -85,30 +85,28 @@ class World:
     def asset(self, type_: int) -> ledger_pb2.AssetRecord:
         return self.by_type[type_]
 
+    def address(self, type_: int, counter: int) -> bytes:
+        """Of an allocation on the asset of that type."""
+        here, hardware_id = self.here, self.asset(type_).registration.hardware_id
+        kind = AddressType.of_asset(type_)
+        return addressing.asset_address(
+            here.federation, here.cluster, here.key_id, here.counter, kind, hardware_id, counter
+        ).packed
+
     def operation(self, type_: int = ledger_pb2.ASSET_TYPE_MEMORY, amount: int = 1 << 20) -> ledger_pb2.Operation:
         """A right Allocate, to be spoilt by the test."""
-        registration = self.asset(type_).registration
         allocation_id = secrets.token_bytes(32)
         counter = addressing.allocation_counter(allocation_id)
-        address = addressing.asset_address(
-            self.here.federation,
-            self.here.cluster,
-            self.here.key_id,
-            self.here.counter,
-            AddressType.of_asset(type_),
-            registration.hardware_id,
-            counter,
-        )
         allocate = ledger_pb2.Allocate(
             allocation_id=allocation_id,
             namespace="team-a",
             name="scratch",
             uid="uid",
-            asset_id=registration.asset_id,
+            asset_id=self.asset(type_).registration.asset_id,
             amount=amount,
             privacy_level=ledger_pb2.PRIVACY_LEVEL_PRIVATE,
             lease_seconds=3600,
-            address=address.packed,
+            address=self.address(type_, counter),
             address_counter=counter,
             port=7443,
         )
@@ -162,6 +160,19 @@ class FedMirror(Mirror):
         for change in changes:
             self._view.apply(change)
             self._tell(change)
+        self._wake()
+
+    def begin_anew(self, chain_id: str, *signed: Signed) -> None:
+        """What follows a connection to a ledger that lost its volume: the whole copy of another chain."""
+        status = ledger_pb2.StatusResponse(chain_id=chain_id, height=1, genesis=self.genesis)
+        changes = [ledger_pb2.Change(status=status)]
+        changes += [ledger_pb2.Change(node=node) for node in self.nodes.values()]
+        changes += [ledger_pb2.Change(asset=asset) for asset in self.assets.values()]
+        changes += [ledger_pb2.Change(allocation=item.record) for item in signed]
+        fresh = View()
+        for change in changes:
+            fresh.apply(change)
+        self._swap(fresh, changes)
         self._wake()
 
     def commit(self, *signed: Signed) -> None:

@@ -12,22 +12,27 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from memory_kernel import MemoryKernel
 from proxy_world import FedMirror, Signed, World, issue
 
+from hypermesh import operations
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_agent.directory import AssetDirectory
 from hypermesh_agent.enforcement.cgroups import Controller
 from hypermesh_agent.enforcement.enforcer import Enforcer
+from hypermesh_agent.enforcement.grants import Grant
 from hypermesh_agent.enforcement.populator import Populator
-from hypermesh_agent.enforcement.regions import MemoryRegions, StorageRegions
+from hypermesh_agent.enforcement.regions import MemoryRegions, Region, StorageRegions
 from hypermesh_agent.proxy import pipeline as pipelines
 from hypermesh_agent.proxy.allocations import Keeper
 from hypermesh_agent.proxy.outcomes import Outcome
 from hypermesh_agent.proxy.pipeline import Pipeline
 from hypermesh_agent.proxy.programming import Programmer
+from hypermesh_agent.proxy.service import _Listener
 from hypermesh_agent.proxy.verification import Standpoint
 from hypermesh_agent.serving.authorization import Denial, Denied, Desk
 
@@ -299,14 +304,104 @@ async def test_what_can_not_be_prepared_again_is_not_translated_and_keeps_its_by
     assert (again.regions / signed.record.allocation_id.hex()).exists()
 
 
-async def test_a_ledger_that_began_another_chain_is_believed_on_that_one(line: Line, world: World) -> None:
-    """As after its volume was lost: what was signed for the lost chain is worth nothing any more."""
-    old = world.allocation(STORAGE)
-    genesis = ledger_pb2.Genesis(root_public_key=world.root.public)
-    line.mirror.feed(ledger_pb2.Change(status=ledger_pb2.StatusResponse(chain_id="another", height=1, genesis=genesis)))
-    operation = world.operation(STORAGE)
+# -- a ledger that lost its volume began another chain ------------------------------------------------------
+
+
+@pytest.fixture
+def heard(line: Line, world: World) -> Line:
+    """The line hears the mirror as the service lets it; reports and routes are not looked at."""
+    unused = cast(Any, SimpleNamespace(forget=lambda _: None, reconsider=lambda: None, notice=lambda: None))
+    line.mirror.subscribe(_Listener(world.here.key_id, line.keeper, line.pipeline, unused, unused))
+    return line
+
+
+def granted_anew(world: World, signed: Signed, type_: int = STORAGE, **record: int) -> Signed:
+    """The operator allocates the same Allocation on another chain; with another type, another asset was chosen."""
+    operation, anew = operations.decode(signed.record.envelope).operation, world.operation(type_)
     operation.chain_id = "another"
-    new = world.signed(operation, height=1)
-    line.commit(new, old)
-    await line.reason(new, "Programmed")
-    await line.reason(old, "WrongChain")
+    operation.allocate.asset_id = anew.allocate.asset_id
+    operation.allocate.address = world.address(type_, operation.allocate.address_counter)
+    made = world.signed(operation, height=2, **record)
+    return Signed(made.record, signed.token)
+
+
+async def test_what_was_signed_for_a_lost_chain_is_worth_nothing(heard: Line, world: World) -> None:
+    old, new = world.allocation(STORAGE), granted_anew(world, world.allocation(STORAGE))
+    heard.mirror.begin_anew("another", new, old)
+    await heard.reason(new, "Programmed")
+    await heard.reason(old, "WrongChain")
+
+
+async def test_the_same_allocation_ends_with_its_chain_and_comes_on_the_next(heard: Line, world: World) -> None:
+    signed = world.allocation(STORAGE, height=5000)
+    heard.mirror.commit(signed)
+    await heard.reason(signed, "Programmed")
+    heard.mirror.begin_anew("another")
+    await settled(lambda: not heard.kernel.table and not any(heard.regions.iterdir()))
+    heard.mirror.commit(granted_anew(world, signed))
+    await settled(lambda: heard.reasons(signed) == ["Programmed", "Programmed"])
+    assert heard.kernel.table
+
+
+async def test_the_same_allocation_granted_anew_before_the_node_looked_keeps_its_bytes(
+    heard: Line, world: World
+) -> None:
+    signed = world.allocation(STORAGE, height=5000)
+    heard.mirror.commit(signed)
+    await heard.reason(signed, "Programmed")
+    region = heard.desk.authorize(metadata(signed), 0).region
+    assert region is not None
+    await region.write(0, b"kept")
+    anew = granted_anew(
+        world, signed, expires_ms=signed.record.expires_ms + 2_000, granted_ms=signed.record.granted_ms + 2_000
+    )
+    heard.mirror.begin_anew("another", anew)
+    await settled(lambda: heard.reasons(signed) == ["Programmed", "Programmed"])
+    served = heard.desk.authorize(metadata(signed), 0)
+    assert served.expires_ms == anew.record.expires_ms
+    assert served.region is not None
+    assert await served.region.read(0, 4) == b"kept"
+
+
+async def test_granted_anew_on_another_asset_it_leaves_the_first(heard: Line, world: World) -> None:
+    signed = world.allocation(STORAGE, height=5000)
+    heard.mirror.commit(signed)
+    await heard.reason(signed, "Programmed")
+    anew = granted_anew(world, signed, GPU)
+    heard.mirror.begin_anew("another", anew)
+    await settled(lambda: heard.reasons(signed) == ["Programmed", "Programmed"])
+    assert heard.kernel.table is not None
+    assert [key.address for key in heard.kernel.table] == [anew.operation.address]
+    assert not any(heard.regions.iterdir())
+    assert denial(heard, signed) is Denial.LEASE_ENDED
+    assert heard.desk.authorize(metadata(anew), 0)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_the_chain_is_lost_while_the_region_is_made(
+    heard: Line, world: World, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Granted anew later, or in the new chain's first copy."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    ensure = Enforcer.ensure
+
+    async def held_up(enforcer: Enforcer, grant: Grant) -> Region | None:
+        begun.set()
+        await go_on.wait()
+        return await ensure(enforcer, grant)
+
+    monkeypatch.setattr(Enforcer, "ensure", held_up)
+    signed = world.allocation(STORAGE, height=5000)
+    anew = granted_anew(world, signed)
+    heard.mirror.commit(signed)
+    await begun.wait()
+    heard.mirror.begin_anew("another", *([anew] if at_once else []))
+    go_on.set()
+    if not at_once:
+        await settled(lambda: not heard.pipeline._busy and not heard.pipeline._dirty)
+        assert not any(heard.regions.iterdir()), "what was made for the lost chain is gone"
+        assert not heard.kernel.table
+        heard.mirror.commit(anew)
+    await heard.reason(signed, "Programmed")
+    assert heard.desk.authorize(metadata(signed), 0).expires_ms == anew.record.expires_ms
+    assert heard.reasons(signed) == ["Programmed"]
