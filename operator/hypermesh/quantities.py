@@ -98,7 +98,12 @@ def parse_grains(text: str) -> int:
 
 
 def hourly_price(whole: int, amount: int, capacity: int) -> int:
-    """Grains an hour for `amount` of an asset of which all costs `whole`, rounded up: one rule for everybody."""
+    """Grains an hour for `amount` of an asset of which all costs `whole`, rounded up: one rule for everybody.
+
+    Raises QuantityInvalid for an asset without capacity.
+    """
+    if capacity <= 0:
+        raise QuantityInvalid(f"a share of a capacity of {capacity} has no price: register what can be given")
     return -(-whole * amount // capacity)
 
 

@@ -79,6 +79,12 @@ class Claim:
         return self.assets[self.operation.asset_id]
 
     @property
+    def asset_changed(self) -> bool:
+        """Whether the asset's terms may be others than those of the grant. Records of one block don't tell which came
+        first; the ledger judged the grant by those that held."""
+        return self.asset.height >= self.record.height
+
+    @property
     def signer(self) -> ledger_pb2.NodeRecord:
         return self.nodes[self.decoded.envelope.signer]
 
@@ -144,15 +150,18 @@ def check_address(claim: Claim) -> Refusal | None:
         return Refusal(Reason.NoSuchAsset, f"asset {operation.asset_id.hex()} is not registered")
     if record.node != here.key_id or claim.record.node != here.key_id:
         return Refusal(Reason.AddressWrong, f"asset {record.registration.name} belongs to another node")
-    expected = addressing.asset_address(
-        here.federation,
-        here.cluster,
-        here.key_id,
-        here.counter,
-        addressing.AddressType.of_asset(record.registration.type),
-        record.registration.hardware_id,
-        operation.address_counter,
-    )
+    try:
+        expected = addressing.asset_address(
+            here.federation,
+            here.cluster,
+            here.key_id,
+            here.counter,
+            addressing.AddressType.of_asset(record.registration.type),
+            record.registration.hardware_id,
+            operation.address_counter,
+        )
+    except addressing.AddressError as error:
+        return Refusal(Reason.AddressWrong, f"asset {record.registration.name} can't have an address: {error}")
     if claim.address != expected:
         return Refusal(Reason.AddressWrong, f"{claim.address} does not follow from the asset: {expected} does")
     return None
@@ -176,8 +185,8 @@ def check_certificate(claim: Claim) -> Refusal | None:
         return Refusal(Reason.RoleForbidden, f"{body.subject} is no operator and may not allocate")
     if body.federation != here.federation:
         return Refusal(Reason.RoleForbidden, f"{body.subject} belongs to federation {body.federation.hex()}")
-    sharing, unchanged = claim.asset.registration.sharing, claim.asset.height <= claim.record.height
-    private = unchanged and sharing.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE
+    private = claim.asset.registration.sharing.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE
+    private = private and not claim.asset_changed
     if (private or claim.operation.privacy_level == ledger_pb2.PRIVACY_LEVEL_PRIVATE) and (
         body.cluster_uid != here.cluster_uid or body.cluster != here.cluster
     ):
@@ -214,15 +223,15 @@ def check_limits(claim: Claim) -> Refusal | None:
     if not claim.seen_height and score < operation.min_trust_score:
         text = f"this node's trust score {score} is below the tenant's limit {operation.min_trust_score}"
         return Refusal(Reason.TrustTooLow, text)
-    if not operation.max_price_per_hour or asset.height > claim.record.height:
+    if not operation.max_price_per_hour or claim.asset_changed:
         return None
     registration = asset.registration
     try:
         limit = quantities.parse_grains(operation.max_price_per_hour)
         whole = quantities.parse_grains(registration.sharing.price_per_hour or "0")
+        price = quantities.hourly_price(whole, operation.amount, registration.capacity)
     except quantities.QuantityInvalid as error:
         return Refusal(Reason.Malformed, str(error))
-    price = quantities.hourly_price(whole, operation.amount, registration.capacity)
     if price > limit:
         text = f"{operation.amount} of {registration.name} cost {price} grains an hour, the tenant's limit is {limit}"
         return Refusal(Reason.PriceTooHigh, text)

@@ -84,3 +84,9 @@ def test_parse_duration(text: str, seconds: int) -> None:
 def test_refuses_duration(text: str) -> None:
     with pytest.raises(QuantityInvalid, match="write"):
         quantities.parse_duration(text)
+
+
+def test_a_share_is_priced_rounded_up_and_a_share_of_nothing_is_not() -> None:
+    assert quantities.hourly_price(15, 1001, 8000) == 2
+    with pytest.raises(QuantityInvalid, match="capacity of 0"):
+        quantities.hourly_price(15, 1, 0)
