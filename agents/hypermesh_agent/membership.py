@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -53,7 +54,11 @@ async def _enrol(mirror: Mirror, submitter: Submitter, certificate: trust_pb2.Ce
     except Refused as refusal:
         if refusal.reason is Reason.CertificateInvalid and not _wanted(mirror, certificate, key_id):
             return  # another submission of ours was first
-        raise
+        if refusal.reason is not Reason.WrongChain:
+            raise
+        _log.warning("the node is not enrolled on the ledger yet, which began another chain: %s", refusal.message)
+        await asyncio.sleep(RETRY_S)  # the mirror reads the new chain meanwhile
+        return
     _log.info("the node is enrolled on the ledger at height %d", commit.height)
     try:
         await mirror.wait_until(lambda: key_id in mirror.nodes, SEEN_S)
