@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import REGISTRY
 
@@ -60,6 +61,30 @@ async def run(config: AgentConfig) -> None:
             _log.info("the enrolment is renewed")
     finally:
         await probes.stop()
+
+
+class PartEnded(Exception):
+    """A part of the agent returned, which only the agent's own end may make it do."""
+
+
+async def until_renewed(renewal: Coroutine[Any, Any, Papers], works: Mapping[str, Coroutine[Any, Any, None]]) -> Papers:
+    """Runs the parts side by side until there are newer papers. Raises what a part fails with, or PartEnded: either
+    ends the agent, and the kubelet starts it anew."""
+    renewed = asyncio.create_task(renewal, name="renewal")
+    tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+    try:
+        done, _ = await asyncio.wait([renewed, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task in done]
+        for part in ended:
+            part.result()
+        if ended:
+            names = ", ".join(part.get_name() for part in ended)
+            raise PartEnded(f"a part of the agent came to an end by itself: {names}; please report it with this log")
+        return renewed.result()
+    finally:
+        for task in (renewed, *tasks):
+            task.cancel()
+        await asyncio.gather(renewed, *tasks, return_exceptions=True)
 
 
 class Agent:
@@ -140,17 +165,7 @@ class Agent:
             "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
             "proxy": proxy.run(),
         }
-        renewal = asyncio.create_task(renewing.next(), name="renewal")
-        tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
-        try:
-            done, _ = await asyncio.wait([renewal, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {renewal}:
-                task.result()  # a part that fails ends the agent: the kubelet starts it anew
-            return renewal.result()
-        finally:
-            for task in (renewal, *tasks):
-                task.cancel()
-            await asyncio.gather(renewal, *tasks, return_exceptions=True)
+        return await until_renewed(renewing.next(), works)
 
     def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs, proxy: ProxyService) -> None:
         self._probes.add("agent", lambda: None)
