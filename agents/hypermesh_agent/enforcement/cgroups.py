@@ -75,8 +75,16 @@ class Controller:
             return 0
 
     def make_cpu(self, name: str, millicores: int) -> None:
-        """A group whose processes together get at most so much processor time."""
-        group = self._make(name)
+        """A group whose processes together get at most so much processor time; none when that can't be held."""
+        self._make(name)
+        try:
+            self._limit_cpu(name, millicores)
+        except EnforcementFailed:
+            self.remove(name)
+            raise
+
+    def _limit_cpu(self, name: str, millicores: int) -> None:
+        group = self.directory / name
         quota, period = cpu_quota(millicores)
         if self.version == 1:
             _write(group / "cpu.cfs_period_us", str(period))

@@ -47,6 +47,24 @@ async def workers() -> AsyncIterator[Populator]:
     await it.close()
 
 
+class Plain(Controller):
+    """A group of plain files, which vanish with it as the kernel's do."""
+
+    def remove(self, name: str) -> bool:
+        for file in (self.directory / name).iterdir():
+            file.unlink()
+        return super().remove(name)
+
+
+class Charging(Plain):
+    """A group that reports a given charge, as the kernel would."""
+
+    charge = 0
+
+    def memory_usage(self, name: str) -> int:
+        return self.charge
+
+
 # -- groups ----------------------------------------------------------------------------------------------
 
 
@@ -109,8 +127,9 @@ def test_a_limit_that_the_kernel_does_not_hold_is_no_hold(
 ) -> None:
     monkeypatch.setattr(cgroups, "_write", lambda path, _: path.write_text(kept))
     with pytest.raises(EnforcementFailed, match=r"2500m were written and (0|500)m are in force") as failure:
-        Controller(tmp_path, 2).make_cpu(grant(1).name, 2500)
+        Plain(tmp_path, 2).make_cpu(grant(1).name, 2500)
     assert failure.value.reason == "LimitNotHeld"
+    assert inside(tmp_path) == [], "nothing half-made is left"
 
 
 def test_an_unlimited_group_counts_as_no_hold(tmp_path: Path) -> None:
@@ -330,20 +349,6 @@ async def test_a_short_read_is_an_error_not_a_short_answer(tmp_path: Path) -> No
 
 
 # -- memory, with a directory in place of the tmpfs and of the kernel's group -----------------------------------
-
-
-class Charging(Controller):
-    """A group that reports a given charge, as the kernel would."""
-
-    charge = 0
-
-    def memory_usage(self, name: str) -> int:
-        return self.charge
-
-    def remove(self, name: str) -> bool:
-        for file in (self.directory / name).iterdir():  # the kernel's files vanish with the group
-            file.unlink()
-        return super().remove(name)
 
 
 async def test_a_charge_that_is_not_there_is_refused_and_nothing_stays(tmp_path: Path, workers: Populator) -> None:
