@@ -10,8 +10,9 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes, mode: int) -> None:
-    """Replaces `path` at once and for good. Raises OSError; then the old file is still there and no other is.
+    """Replaces `path` at once and for good. Raises OSError; then the old file or the new one is there, whole.
 
+    It is the new one when only the directory could not be synced: a power cut may still bring the old one back.
     A process killed in between leaves `.NAME.new` behind, which the next write removes.
     """
     fresh = path.with_name(f".{path.name}.new")

@@ -58,6 +58,20 @@ def test_file_then_directory_are_synced_around_the_rename(path: Path, monkeypatc
     assert synced == [(".file.new", b"old"), (path.parent.name, b"new")]
 
 
+def test_when_only_the_directory_is_not_synced_the_new_file_is_there_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == path.parent:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        write_durably(path, b"new", 0o600)
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_failed_write_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: int) -> None:
         raise OSError(5, "Input/output error")
