@@ -6,11 +6,17 @@ import json
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from demo_steps import Failed, Story
 
 NAMESPACE = "hypermesh-system"
+AGENTS = ("daemonset/hypermesh-agent", "-n", NAMESPACE)
+MAYBE = ("--ignore-not-found", "-o", "name")
+RELEASE_SECONDS = 150
+"""More than the operator waits for the ledger."""
+REMOVAL_SECONDS = 120
 OFFSET = 4096
 """Where in the region the demo writes."""
 PROGRAM = f"""
@@ -193,27 +199,55 @@ class Current(Target):
     def clean(self, story: Story) -> None:
         context = story.output(["kubectl", "config", "current-context"], env=self.env)
         story.say(f"Removing from the current context: {context}, namespace {NAMESPACE}")
-        story.run(
-            "delete the demo's Allocation",
-            [
-                "kubectl",
-                "delete",
-                "-f",
-                str(self.root / "samples" / "allocation-memory.yaml"),
-                "--ignore-not-found",
-            ],
-            env=self.env,
-        )
+        if story.output(["kubectl", "get", "crd", "allocations.hypermesh.online", *MAYBE], env=self.env):
+            self._release(story)
+        if story.output(["kubectl", "get", *AGENTS, *MAYBE], env=self.env):
+            self._clean_nodes(story)
         story.run(
             "uninstall the chart",
             ["helm", "uninstall", "hypermesh", "-n", NAMESPACE, "--ignore-not-found"],
             env=self.env,
         )
         story.say(
-            "Kept, because it can hold what others need (keys, ledger, Assets, Allocations); to remove it:\n"
+            "Kept, because later installs go on with it (definitions, Assets, keys, ledger); to remove it:\n"
+            "  kubectl delete crd assets.hypermesh.online allocations.hypermesh.online proxymappings.hypermesh.online\n"
             f"  kubectl delete namespace {NAMESPACE}\n"
-            "  kubectl delete crd assets.hypermesh.online allocations.hypermesh.online proxymappings.hypermesh.online"
+            "Each node keeps its key and plots in /var/lib/hypermesh. More: docs/how-to/install.md, Leave"
         )
+
+    def _release(self, story: Story) -> None:
+        """Deletes the demo's Allocation. Raises Failed when there are others: uninstalling would make them immortal."""
+        sample = str(self.root / "samples" / "allocation-memory.yaml")
+        with suppress(Failed):  # what doesn't go is seen below
+            story.run(
+                "delete the demo's Allocation",
+                ["kubectl", "delete", "-f", sample, "--ignore-not-found", f"--timeout={RELEASE_SECONDS}s"],
+                env=self.env,
+            )
+        left = story.output(["kubectl", "get", "allocations", "--all-namespaces", "--no-headers"], env=self.env)
+        names = ["/".join(line.split()[:2]) for line in left.splitlines()]
+        if names:
+            raise Failed(
+                "Allocations are left, and only the operator, which would go now, lets go of them: "
+                f"{', '.join(names[:10])}{', …' * (len(names) > 10)}. "
+                "Delete them with `kubectl delete allocations --all --all-namespaces` and clean again. "
+                "If the operator is gone already: docs/how-to/install.md, Leave, has the way out"
+            )
+
+    def _clean_nodes(self, story: Story) -> None:
+        """Takes off the nodes what agents put there; a node that doesn't answer keeps it, and is told of."""
+        chart = str(self.root / "charts" / "hypermesh")
+        removal = ["--reset-then-reuse-values", "--set", "agent.removal=true"]
+        try:
+            story.run(
+                "have the nodes cleaned",
+                ["helm", "upgrade", "hypermesh", chart, "-n", NAMESPACE, *removal],
+                env=self.env,
+            )
+            rollout = ["kubectl", "rollout", "status", *AGENTS, f"--timeout={REMOVAL_SECONDS}s"]
+            story.run("wait until all nodes are clean", rollout, env=self.env)
+        except Failed as failure:
+            story.say(f"Not all nodes are clean; install again to try again. {failure}")
 
 
 class Kind(Current):
