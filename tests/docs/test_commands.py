@@ -80,6 +80,15 @@ def test_blocks_are_whole_shell_programs() -> None:
             assert done.returncode == 0, f"{page.name}: {done.stderr}"
 
 
+def test_the_owner_of_a_machine_changes_no_other() -> None:
+    page = ROOT / "docs" / "how-to" / "share-a-machine.md"
+    script = "\n".join(blocks(page))
+    assert "MEMORY=hypermesh.online/node=$NODE,hypermesh.online/type=memory\n" in script
+    loops = re.findall(r"^for (.*)\n  kubectl patch ", script, re.MULTILINE)
+    assert len(loops) == script.count("kubectl patch") >= 3
+    assert set(loops) == {"asset in $(kubectl get assets -l $MEMORY -o name); do"}
+
+
 def test_manifests_in_the_text_are_valid(tmp_path: Path) -> None:
     sys.path.append(str(ROOT / "hack"))
     import manifests
