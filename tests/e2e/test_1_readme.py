@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 
 from .support import ROOT, environment, run
 
@@ -16,6 +19,8 @@ HOW_TO = {
     "get-a-slice.md": ("mine for two hours", "no memory asset fits", "deleted"),
 }
 """Page -> words that its commands print; in this order, after the README, which leaves a cluster with the chart."""
+TENANT = "get-a-slice.md"
+"""For somebody who may edit one namespace and nothing else."""
 
 
 def blocks(page: str) -> list[str]:
@@ -52,9 +57,43 @@ def test_all_blocks_of_the_readme_in_one_shell() -> None:
         assert words in printed, f"make demo does not show {words!r}"
 
 
+@pytest.fixture(scope="module")
+def administrator() -> str:
+    """Kubeconfig of who may do everything."""
+    return run(["make", "-s", "kubeconfig"]).stdout.strip()
+
+
+@pytest.fixture
+def tenant(administrator: str, tmp_path: Path) -> str:
+    """Kubeconfig of a ServiceAccount that is bound to role `edit` in namespace team-b, and to nothing more."""
+    place = {"name": "tenant", "namespace": "team-b"}
+    rbac = "rbac.authorization.k8s.io"
+    objects = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-b"}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": place},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": place,
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"kind": "ServiceAccount", **place}],
+        },
+    ]
+    everything = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    run(["kubectl", "apply", "-f", "-"], stdin=everything, KUBECONFIG=administrator)
+    create = ["kubectl", "create", "token", "tenant", "--namespace", "team-b", "--duration=1h"]
+    token = run(create, KUBECONFIG=administrator).stdout.strip()
+    content = yaml.safe_load(Path(administrator).read_text())
+    for user in content["users"]:
+        user["user"] = {"token": token}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(content))
+    return str(file)
+
+
 @pytest.mark.parametrize("page", HOW_TO)
-def test_all_blocks_of_a_how_to(page: str) -> None:
-    kubeconfig = run(["make", "-s", "kubeconfig"]).stdout.strip()
+def test_all_blocks_of_a_how_to(page: str, administrator: str, tenant: str) -> None:
+    kubeconfig = tenant if page == TENANT else administrator
     printed = output(f"docs/how-to/{page}", KUBECONFIG=kubeconfig, IMAGE="docker.io/library/hypermesh:dev")
     for words in HOW_TO[page]:
         assert words in printed, f"{page} does not show {words!r}:\n{printed[-3000:]}"
