@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "hack"))
@@ -38,13 +39,26 @@ def test_every_command_is_there() -> None:
         assert f"## {name}\n" in PAGES["cli.md"]
 
 
-def test_the_sources_declare_what_a_live_registry_holds() -> None:
+def test_the_sources_declare_what_live_processes_hold() -> None:
+    """Both ways, but for gauges that the agent makes when it starts to follow a value."""
+    for folder in reference.PROCESSES.values():
+        for path in (ROOT / folder).rglob("*.py"):
+            if "prometheus_client" in path.read_text():
+                importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts[1:]))
     registry = CollectorRegistry()
     AgentMetrics(registry)
     LedgerMetrics(registry)
-    for family in registry.collect():
+    families = [*registry.collect(), *(item for item in REGISTRY.collect() if item.name.startswith("hypermesh_"))]
+    rows = {line.split("`")[1]: line for line in PAGES["metrics.md"].splitlines() if line.startswith("| `hypermesh_")}
+    live = set()
+    for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        assert f"| `{name}` | {family.type} |" in PAGES["metrics.md"]
+        live.add(name)
+        assert rows.get(name, "").startswith(f"| `{name}` | {family.type} |"), name
+        assert rows[name].endswith(f" {family.documentation} |")
+    assert {name.split("_")[1] for name in live} == {"agent", "ledger", "operator", "trustchain"}
+    followed = [rows[name] for name in rows.keys() - live]
+    assert all(row.startswith("| `hypermesh_agent_") and "| gauge |  |" in row for row in followed), followed
 
 
 def test_a_table_stays_a_table_whatever_it_holds() -> None:
