@@ -1,5 +1,7 @@
 """A node's whole surroundings on one loopback: API server, TrustChain, a one-validator ledger, and the agent itself.
 
+The operator is there for tests that start it.
+
 Everything is real, and runs in a network namespace of its own whose only interface is `lo`, so the well-known ports
 are free and what the agent programs in the kernel goes away with it. Service names are resolved by an /etc/hosts that
 only these processes see. What the chart grants and forbids (RBAC, admission policies) is in force.
@@ -42,7 +44,7 @@ from local_cluster.private_api import private_api  # noqa: E402
 
 NAMESPACE = "hypermesh-system"
 NODE = "node1"
-AGENT_METRICS, TRUSTCHAIN_METRICS, LEDGER_METRICS = 7470, 7471, 7472
+AGENT_METRICS, TRUSTCHAIN_METRICS, LEDGER_METRICS, OPERATOR_METRICS = 7470, 7471, 7472, 7473
 PARAMETERS = {
     "epochMs": "8000",
     "graceEpochs": "2",
@@ -261,7 +263,7 @@ def kubeconfig_of(admin: Path, text: str, target: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def running_mesh(directory: Path, pool: Path) -> AsyncIterator[Mesh]:
-    """All processes up and ready but for the agent, which the test starts."""
+    """TrustChain and ledger up and ready; agent and operator are started by the tests."""
     hosts = directory / "hosts"
     names = [f"{name}.{NAMESPACE}.svc" for name in ("hypermesh-trustchain", "hypermesh-ledger")]
     hosts.write_text("::1 localhost\n" + "".join(f"::1 {name}\n" for name in names))
@@ -271,7 +273,7 @@ async def running_mesh(directory: Path, pool: Path) -> AsyncIterator[Mesh]:
         async with mesh.kube() as kube:
             await install(kube)
             await _create(kube, NODES, {"metadata": {"name": NODE}})
-            for account in ("trustchain", "ledger", "agent"):
+            for account in ("trustchain", "ledger", "agent", "operator"):
                 await _prepare(mesh, kube, f"hypermesh-{account}", hosts, pool)
         try:
             for name, port in (("trustchain", TRUSTCHAIN_METRICS), ("ledger", LEDGER_METRICS)):
@@ -314,8 +316,14 @@ async def _prepare(mesh: Mesh, kube: Kube, account: str, hosts: Path, pool: Path
             *("--host", "::1", "--proof-parameters", str(mesh.directory / "parameters.json")),
         ],
         "agent": [*python, "hypermesh_agent.main", "run"],
+        "operator": [*python, "hypermesh_operator.main", "--kubeconfig", str(config)],
     }
-    ports = {"trustchain": TRUSTCHAIN_METRICS, "ledger": LEDGER_METRICS, "agent": AGENT_METRICS}
+    ports = {
+        "trustchain": TRUSTCHAIN_METRICS,
+        "ledger": LEDGER_METRICS,
+        "agent": AGENT_METRICS,
+        "operator": OPERATOR_METRICS,
+    }
     environment["HYPERMESH_METRICS_PORT"] = str(ports[short])
     mesh.processes[short] = Process(short, commands[short], environment, hosts, mesh.directory / f"{short}.log")
 

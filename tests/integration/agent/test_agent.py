@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ from agent_mesh import AGENT_METRICS, LEDGER_METRICS, NAMESPACE, NODE, Mesh, met
 from hypermesh.quantities import parse
 from hypermesh.resources import RESOURCE_OF_TYPE
 from hypermesh_clients.kube import Kube
-from hypermesh_clients.kube_resources import ASSETS, LEASES, SECRETS
+from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, LEASES, SECRETS
+from hypermesh_clients.kube_secrets import contents
 from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
+from hypermesh_clients.resource import ResourceClient
 from hypermesh_clients.trust import read_trust
 
 pytestmark = [
@@ -36,6 +40,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the agent needs root"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
+TENANT = "default"
 RSS_LIMIT_KB = 80 * 1024
 PROMISE_S = 2.0
 """A device that comes or goes is seen in the cluster within this time."""
@@ -290,6 +295,74 @@ async def test_without_the_ledger_it_is_not_ready_and_says_so(mesh: Mesh, kube: 
     await until("the ledger is ready", lambda: ready(LEDGER_METRICS)[0] == 200, 60)
     await until("the agent is ready again", lambda: ready(AGENT_METRICS)[0] == 200, 60)
     await settled(mesh, kube)
+
+
+@contextlib.asynccontextmanager
+async def opened(kube: Kube, name: str) -> AsyncIterator[ResourceClient]:
+    """The hardware behind the Allocation's proxy address, as its tenant reaches it."""
+    secret = contents(await kube.get(SECRETS, f"{name}-access", TENANT))
+    async with ResourceClient(secret["address"].decode(), secret["token"].decode(), secret["ca.crt"]) as client:
+        yield client
+
+
+async def test_on_a_new_chain_the_node_begins_anew_and_its_tenants_come_back(
+    mesh: Mesh, kube: Kube, mirror: Mirror
+) -> None:
+    """The ledger loses its volume: the agent, never restarted, enrols, proves, registers and programs again."""
+    assets = {asset["metadata"]["name"]: asset for asset in await settled(mesh, kube)}
+    operator, agent = mesh.processes["operator"], mesh.agent.pid
+    operator.start()
+    try:
+        spec = {"type": "storage", "resources": {"storage": "1Mi"}}
+        await kube.create(ALLOCATIONS, {"metadata": {"name": "held", "namespace": TENANT}, "spec": spec})
+
+        async def usable() -> dict[str, Any] | None:
+            assert mesh.agent.running is not None
+            assert mesh.agent.running.poll() is None, f"the agent ended:\n{mesh.agent.text()[-4000:]}"
+            found = await kube.get(ALLOCATIONS, "held", TENANT)
+            chain = ((found.get("status") or {}).get("ledger") or {}).get("chainID")
+            return found["status"] if status_of(found, "Ready") == "True" and chain == mirror.chain_id else None
+
+        first = await told(until("the Allocation is Ready", usable, 60), operator, mesh.agent)
+        async with opened(kube, "held") as region:
+            await region.write(0, b"of the lost chain")
+        node = mirror.allocations[bytes.fromhex(first["allocationID"])].node
+
+        mesh.processes["ledger"].stop()
+        shutil.rmtree(mesh.directory / "ledger")
+        mesh.processes["ledger"].start()
+        lost = first["ledger"]["chainID"]
+        await until("another chain", lambda: mirror.chain_id != lost, 60)
+        second = await told(until("the Allocation is Ready again", usable, 120), operator, mesh.agent)
+        assert second["proxyAddress"] == first["proxyAddress"]
+        async with opened(kube, "held") as region:
+            assert await region.read(0, 17) == bytes(17), "what a lost chain granted has ended"
+        assert node in mirror.nodes
+        again = {asset["metadata"]["name"]: asset for asset in await settled(mesh, kube)}
+        assert again.keys() == assets.keys()
+        for name, asset in again.items():
+            assert asset["status"]["address"] == assets[name]["status"]["address"]
+            assert bytes.fromhex(asset["status"]["assetID"]) in mirror.assets
+        await until("the agent is ready", lambda: ready(AGENT_METRICS)[0] == 200, 60)
+        assert mesh.agent.pid == agent
+
+        await kube.delete(ALLOCATIONS, "held", TENANT)
+
+        async def released() -> bool:
+            return not await kube.list(ALLOCATIONS, TENANT)
+
+        await told(until("the Allocation is released", released, 60), operator)
+    finally:
+        operator.stop()
+
+
+async def told(waiting: Coroutine[Any, Any, Any], *processes: meshes.Process) -> Any:
+    """What the waiting gives; with the ends of these logs when it fails."""
+    try:
+        return await waiting
+    except AssertionError as error:
+        logs = "\n".join(f"-- {process.name}\n{process.text()[-4000:]}" for process in processes)
+        raise AssertionError(f"{error}\n{logs}") from error
 
 
 async def test_it_ends_in_order_at_sigterm(mesh: Mesh, kube: Kube) -> None:
