@@ -22,6 +22,7 @@ from hypermesh_clients.kube_errors import Unavailable, error_from_status
 from hypermesh_clients.kube_resources import Object, Resource
 
 JSON = "application/json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 PAGE_SIZE = 500
@@ -68,9 +69,11 @@ class Transport:
         label_selector: str | None = None,
         field_selector: str | None = None,
         page_size: int = PAGE_SIZE,
+        metadata_only: bool = False,
     ) -> AsyncIterator[Object]:
         """The list objects of a paginated LIST, in order; each has `items` and `metadata.resourceVersion`.
 
+        With `metadata_only` the items have neither spec nor status.
         Raises Expired when the server forgot the snapshot between two pages: begin again.
         """
         query = {"limit": str(page_size)} if page_size else {}
@@ -84,6 +87,7 @@ class Transport:
                 resource.path(namespace),
                 about=resource.describe(namespace),
                 query=query,
+                accept=METADATA_ONLY if metadata_only else JSON,
                 idempotent=True,
             )
             yield page
@@ -101,6 +105,7 @@ class Transport:
         body: Object | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = JSON,
+        accept: str = JSON,
         idempotent: bool = False,
     ) -> Object:
         """One request, decoded; repeated within `patience` when `idempotent` or when the server said 429."""
@@ -108,7 +113,7 @@ class Transport:
         pause = 0.05
         while True:
             try:
-                return await self._once(method, path, about, body, query, content_type)
+                return await self._once(method, path, about, body, query, content_type, accept)
             except Unavailable as error:
                 wait = max(pause, error.retry_after or 0.0) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
                 repeatable = idempotent or error.status == 429
@@ -125,6 +130,7 @@ class Transport:
         body: Object | None,
         query: Mapping[str, str] | None,
         content_type: str,
+        accept: str,
     ) -> Object:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         for renew in (False, True):
@@ -134,7 +140,7 @@ class Transport:
                     self.connection.server + path,
                     params=query,
                     data=data,
-                    headers=await self.headers(content_type if data is not None else None, renew=renew),
+                    headers=await self.headers(content_type if data is not None else None, accept, renew=renew),
                     ssl=self.connection.tls or True,
                     timeout=self._timeout,
                 ) as response:
@@ -155,9 +161,11 @@ class Transport:
             )
         return self._session
 
-    async def headers(self, content_type: str | None = None, *, renew: bool = False) -> dict[str, str]:
+    async def headers(
+        self, content_type: str | None = None, accept: str = JSON, *, renew: bool = False
+    ) -> dict[str, str]:
         """Request headers with the current credential."""
-        headers = {"Accept": JSON}
+        headers = {"Accept": accept}
         if content_type:
             headers["Content-Type"] = content_type
         if token := await self.connection.credential.token(renew=renew):

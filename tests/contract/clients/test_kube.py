@@ -82,6 +82,15 @@ async def test_list_pages_through_a_snapshot(kube: Kube, namespace: str) -> None
     assert [item["metadata"]["name"] for item in chosen] == ["item-007"]
 
 
+async def test_metadata_is_listed_alone(kube: Kube, namespace: str) -> None:
+    for name in ("a", "b", "c"):
+        await kube.create(CONFIG_MAPS, config_map(namespace, name, x="1"))
+    pages = [page async for page in kube.pages(CONFIG_MAPS, namespace, page_size=2, metadata_only=True)]
+    items = [item for page in pages for item in page["items"]]
+    assert [item["metadata"]["name"] for item in items] == ["a", "b", "c"]
+    assert all(item["metadata"]["uid"] and "data" not in item for item in items)
+
+
 async def test_list_survives_a_snapshot_compacted_between_two_pages(own_api_server: Any) -> None:
     async with Kube.from_kubeconfig(own_api_server.kubeconfig) as kube:
         names = {f"item-{number:02d}" for number in range(6)}
