@@ -37,9 +37,9 @@ OF_THE_ASSET: Final = frozenset(
 )
 """Another asset may do."""
 OF_THE_MOMENT: Final = frozenset(
-    {Reason.Expired, Reason.StakeTicketForeign, Reason.StakeTicketStale, Reason.ValidityTooLong}
+    {Reason.Expired, Reason.StakeTicketForeign, Reason.StakeTicketStale, Reason.ValidityTooLong, Reason.WrongChain}
 )
-"""The same, built anew, may do."""
+"""The same, built anew, may do: on another chain, as soon as our mirror shows it."""
 DECIDED_ALREADY: Final = frozenset({Reason.AllocationConflict, Reason.AllocationEnded})
 """The ledger has a record of it, which our mirror is about to show."""
 OF_THE_OPERATOR: Final = frozenset(

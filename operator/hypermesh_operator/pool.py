@@ -4,7 +4,7 @@
 
 Because flights count as taken, many Allocations at once spread over what is free instead of all asking for the same
 asset and being refused; the ledger still judges each. A flight ends when the mirror shows its record, when the ledger
-refuses it, or when its validity has passed.
+refuses it, when its validity has passed, or when its chain is gone.
 """
 
 from __future__ import annotations
@@ -156,7 +156,10 @@ class Pool:
                 self._resynced()
 
     def _resynced(self) -> None:
-        """After a gap everything was told again; on another chain nothing of before is true."""
+        """After a gap everything was told again; on another chain nothing of before is true, nor can be committed."""
+        for flight in list(self._flights.values()):
+            if flight.operation.chain_id != self._mirror.chain_id:
+                self.land(flight.allocation_id)
         for asset_id in self._candidates.keys() | self._mirror.assets.keys():
             self._refresh(asset_id)
         self.widened()

@@ -53,6 +53,8 @@ class Sweep:
                 await self.once()
             except (KubeError, LedgerUnavailable) as error:
                 _log.info("the sweep is put off: %s", error)
+            except Exception:  # noqa: BLE001 - its trouble must not end the leader, which works without it
+                _log.warning("the sweep is put off", exc_info=True)
 
     async def once(self) -> int:
         """Does all three; returns how many orphans it released."""
@@ -63,7 +65,7 @@ class Sweep:
         for grant in self._unknown():
             if released >= AT_ONCE:
                 break
-            if await self._exists(grant):
+            if await self._exists(grant) or not self._held(grant):
                 continue
             try:
                 await self._submitter.release(grant)
@@ -76,11 +78,11 @@ class Sweep:
         return released
 
     async def _forget_vanished(self) -> None:
-        """Page by page: whole bodies of all at once would be most of the memory."""
+        """Page by page, and uids are all that is asked for: bodies would be most of the memory."""
         missing = set(self._inventory.uids())  # whatever comes after this line is not missing
-        async for page in self._kube.pages(ALLOCATIONS):
+        async for page in self._kube.pages(ALLOCATIONS, metadata_only=True):
             missing.difference_update(item["metadata"]["uid"] for item in page["items"] or ())
-        for uid in missing:
+        for uid in missing.intersection(self._inventory.uids()):  # the watch may have told of it meanwhile
             _log.info("Allocation with uid %s vanished unnoticed", uid)
             self._inventory.lose(uid)
             self._reconciler.gone(uid)
@@ -105,6 +107,11 @@ class Sweep:
             if body.role == trust_pb2.ROLE_OPERATOR and body.cluster_uid == self._inventory.cluster_uid:
                 found.add(key)
         return frozenset(found)
+
+    def _held(self, grant: Grant) -> bool:
+        """Whether it is still there after an await: the ledger may have begun another chain meanwhile."""
+        record = self._mirror.allocations.get(grant.allocation_id)
+        return record is not None and objects.grant(record) == grant
 
     async def _exists(self, grant: Grant) -> bool:
         try:
