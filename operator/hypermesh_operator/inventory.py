@@ -114,6 +114,8 @@ class Inventory:
 
     def published(self, uid: str, secret: str | None) -> None:
         """Its Secret (of that uid, None for one we can't make) and ProxyMapping are as they should be just now."""
+        if uid not in self._allocations:
+            return  # deleted while we wrote
         self._doubted.discard(uid)
         self._last(uid, time.monotonic())
         self._secrets[uid] = secret
@@ -123,8 +125,8 @@ class Inventory:
         return time.monotonic() - self._published.get(uid, float("-inf"))
 
     def doubt(self, count: int) -> list[str]:
-        """So many that were published, or doubted, longest ago: their Secrets must be looked after again."""
-        doubted = list(islice(self._published, count))
+        """So many active ones that were published, or doubted, longest ago: look after their Secrets again."""
+        doubted = list(islice(filter(self._active, self._published), count))
         for uid in doubted:
             self._last(uid, self._published[uid])
         self._doubted.update(doubted)
@@ -133,6 +135,11 @@ class Inventory:
     def doubted(self, uid: str) -> bool:
         """Whether it was doubted and not published since."""
         return uid in self._doubted
+
+    def _active(self, uid: str) -> bool:
+        """Whether the ledger granted it, as far as its last turn has seen."""
+        held = self._grants.get(self._allocations[uid].allocation_id)
+        return held is not None and held[1].active
 
     def _last(self, uid: str, published: float) -> None:
         """The dictionary's order is the order of doubting."""
