@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -16,7 +17,7 @@ from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_leases import Leadership
 from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
-from hypermesh_clients.trust import Trust, read_trust
+from hypermesh_clients.trust import CONFIG_MAP, Trust, read_trust
 from hypermesh_operator import config, identity, metrics
 from hypermesh_operator.announcing import Announcer
 from hypermesh_operator.attempts import Attempts
@@ -35,15 +36,16 @@ LEASE: Final = "hypermesh-operator"
 
 
 async def operate(settings: config.Config) -> None:
-    """Runs one replica until cancelled. Raises LeadershipLost, TrustNotPublished, KubeError."""
+    """Runs one replica until cancelled. Raises LeadershipLost, KubeError."""
     async with AsyncExitStack() as stack:
         probes = serving.Probes(settings.metrics_port)
-        probes.add("started", lambda: "reads keys and trust")
+        probes.add("started", lambda: "reads its keys")
         await probes.start()
         stack.push_async_callback(probes.stop)
         kube = await stack.enter_async_context(_kube(settings))
         keys = await identity.load(kube, settings.namespace)
-        trust = await read_trust(kube, settings.namespace)
+        probes.add("started", lambda: f"waits for TrustChain to publish ConfigMap {CONFIG_MAP}")
+        trust = await read_trust(kube, settings.namespace, patience=math.inf)
         client = LedgerClient(settings.ledger, trust.ca_pem)
         stack.push_async_callback(client.close)
         mirror = Mirror(client)

@@ -127,8 +127,9 @@ async def until_it_waits(operator: Started, check: str) -> str:
 async def test_the_first_operator_of_a_cluster_waits_for_trustchain_and_enrols(beginning: Beginning) -> None:
     mesh = beginning.mesh
     async with beginning.operator() as operator:
-        await until_it_waits(operator, "started")
         async with asyncio.timeout(LIMIT_S):
+            while "for TrustChain" not in await until_it_waits(operator, "started"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
             while "waiting for TrustChain's ConfigMap" not in operator.log():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         async with beginning.trustchain():
