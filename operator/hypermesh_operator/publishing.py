@@ -2,8 +2,9 @@
 
 Grant -> manifests -> server-side apply;   an older grant's mapping of the same name is deleted first
 
-The operator may write Secrets but neither read nor watch them, so a Secret that somebody deleted or changed is found by
-applying it again now and then (see sweep), which writes nothing where nothing is wrong. The answer shows its uid.
+The operator may write Secrets but neither get, list nor watch them, so a Secret that somebody deleted or changed is
+found by applying it again now and then (see sweep), which writes nothing where nothing is wrong. A write answers with
+the object: so access Secrets are readable by name after all; other types are not, since admission refuses the write.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class Publisher:
         return uid
 
     async def _stands(self, allocation: Allocation, grant: Grant) -> bool:
-        """Whether the Secret with the granted token is still there, which we could not make again. Changes nothing."""
+        """Whether the Secret with the granted token is still there, which we could not make again.
+
+        A patch of nothing, whose answer is read.
+        """
         name = access_secret_name(allocation.name)
         try:
             answer = await self._kube.merge_patch(SECRETS, name, {}, allocation.namespace)

@@ -234,6 +234,9 @@ async def test_the_operator_writes_no_secrets_but_access_secrets(accounts: Accou
     text = await refusal(operator.merge_patch(SECRETS, "others", {"data": {"key": "eA=="}}, TENANT))
     assert "hypermesh-operator writes Secrets of type hypermesh.online/access only" in text
     await refusal(operator.merge_patch(SECRETS, "others", {"type": "hypermesh.online/access"}, TENANT))
+    await refusal(operator.merge_patch(SECRETS, "others", {}, TENANT))  # whose answer would show it
+    await refusal(operator.get(SECRETS, "mine-access", TENANT))
+    await refusal(operator.list(SECRETS, TENANT))
     own = {"metadata": {"name": "hypermesh-operator-key", "namespace": SYSTEM}}
     await apply(operator, SECRETS, own, "hypermesh-operator")
     elsewhere = {"metadata": {"name": "hypermesh-operator-key", "namespace": TENANT}}
