@@ -6,7 +6,7 @@
 # No package index is named here: indexes and proxies come as build arguments, certificates as the secret `ca`,
 # and the secret `apt-sources` replaces the base's own Debian sources where it is given.
 
-# A Debian 12 by any name; `name@sha256:…` pins it (make image BASE=…).
+# A Debian 12 by any name; `name@sha256:…` pins it. `make image` gives a name that never moves, and BASE_NAME to tell.
 ARG BASE=docker.io/library/debian:bookworm-slim
 FROM ${BASE} AS base
 
@@ -100,5 +100,6 @@ COPY --from=venv /opt/hypermesh /opt/hypermesh
 COPY --from=code /opt/hypermesh /opt/hypermesh
 # Here, because an argument ends the use of cached layers below it.
 ARG BASE
+ARG BASE_NAME
 ARG BASE_DIGEST
-LABEL org.opencontainers.image.base.name="${BASE}" org.opencontainers.image.base.digest="${BASE_DIGEST}"
+LABEL org.opencontainers.image.base.name="${BASE_NAME:-${BASE}}" org.opencontainers.image.base.digest="${BASE_DIGEST}"

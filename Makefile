@@ -13,7 +13,8 @@ PY := $(VENV)/bin/python
 #: CLUSTER=embedded        of `make demo` and `make demo-clean`: embedded, current (the kubeconfig's context) or kind
 #: NODES=1                 nodes of the embedded cluster
 #: IMAGE=REPOSITORY:TAG    for CLUSTER=current: the image that its nodes pull
-#: BASE=IMAGE              Debian 12 that `make image` builds on (default: debian:bookworm-slim, pulled or bootstrapped)
+#: BASE=IMAGE              Debian 12 that the image is built on (default: debian:bookworm-slim, pulled or bootstrapped)
+#: PULL=1                  `make image` asks for a newer base first
 #: HYPERMESH_CACHE=DIR     what is built once and shared by checkouts (default: ~/.cache/hypermesh)
 #: HYPERMESH_CLUSTER_DIR=DIR  state of the embedded cluster (default: build/cluster)
 CLUSTER ?= embedded

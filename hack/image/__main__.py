@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from image_build import archive, building
+from image_build import archive, building, names
 from image_build.errors import ImageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -26,10 +26,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--engine", choices=["docker", "podman", "buildah"], help="default: the first that works")
     parser.add_argument(
         "--base",
-        default=os.environ.get("BASE") or None,
+        default=os.environ.get("HYPERMESH_BASE") or None,
+        type=names.full,
         metavar="NAME[@sha256:…]",
-        help="Debian 12 image to build on, pulled and never bootstrapped (BASE; default debian:bookworm-slim)",
+        help="Debian 12 image to build on, never bootstrapped (HYPERMESH_BASE; default debian:bookworm-slim, pulled "
+        "or bootstrapped)",
     )
+    parser.add_argument("--pull", action="store_true", help="ask the registry for a newer base first")
     parser.add_argument("--from-source", action="store_true", help="build liboqs and cometbft in the image's stages")
     parser.add_argument(
         "--thin",
@@ -39,7 +42,8 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        image = building.make(CHECKOUT, cache_root(), options.engine, options.from_source, options.base)
+        asked = building.Options(options.engine, options.from_source, options.base, options.pull)
+        image = building.make(CHECKOUT, cache_root(), asked)
         if options.thin:
             written = archive.thin(image, options.thin, frozenset(sys.stdin.read().split()))
             print(f"image: {options.thin}, {written / 1e6:.1f} MB")

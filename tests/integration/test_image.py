@@ -187,6 +187,25 @@ def test_what_no_lock_file_pins_is_recorded(image: Image) -> None:
     assert digest.startswith("sha256:")
 
 
+def test_what_is_only_stored_is_not_taken_for_pulled(tmp_path: Path) -> None:
+    """Else a bootstrapped base would pass for the registry's. The registry of this name is this machine: none."""
+    name = "localhost/hypermesh-test:stored"
+    (tmp_path / "file").write_text("content")
+    subprocess.run(["tar", "-C", tmp_path, "-cf", tmp_path / "root.tar", "file"], check=True, timeout=RUN_SECONDS)
+    code = (
+        "import pathlib, sys; sys.path.insert(0, 'hack/image')\n"
+        "from image_build import engines, errors\n"
+        f"engine, name = engines.choose(None), {name!r}\n"
+        f"engine.import_base(pathlib.Path({str(tmp_path / 'root.tar')!r}), name)\n"
+        "print(engine.image_id(name) is not None, engine.pull(name))\n"
+        "errors.output([engine.program, 'rmi', name])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["True", "False"]), done.stderr
+
+
 def test_dependencies_with_native_code_load(image: Image) -> None:
     modules = "aiohttp chiapos chiavdf cryptography.x509 grpc kopf lmdb numpy pynvml pyudev uvloop"
     image.python(f"import {', '.join(modules.split())}; pyudev.Context()")

@@ -16,6 +16,8 @@ from image_build.engines import Engine
 from image_build.errors import ImageError, install_debian, output
 
 NAME = "docker.io/library/debian:bookworm-slim"
+KEPT = "localhost/hypermesh-base"
+"""Our own name for a base, with its id as tag: what a build starts from can't become another while it runs."""
 SUITE = "bookworm"
 BOOTSTRAP_SECONDS = 1800
 # As Debian's own slim images: no documentation but licences.
@@ -42,45 +44,59 @@ BLANKED = ("etc/resolv.conf", "etc/hostname", "etc/machine-id", "etc/apt/sources
 class Base:
     """A base image in the engine's store, and the package sources a build on it needs (None: it has its own).
 
-    digest: "sha256:…" of its manifest; of one that was bootstrapped here, no registry knows it.
+    kept: the name to build from, which never moves. digest: "sha256:…" of its manifest; of one that was bootstrapped
+    here, no registry knows it.
     """
 
     name: str
+    kept: str
     digest: str
     apt_sources: Path | None
 
 
-def ensure(engine: Engine, cache: Path, wanted: str | None = None) -> Base:
+def ensure(engine: Engine, cache: Path, wanted: str | None = None, pull: bool = False) -> Base:
     """Have the base in the engine's store: there already, else pulled, else bootstrapped (never one that was `wanted`).
 
-    One bootstrapped by another version of this file is replaced, by the one that this version made if it is still
-    stored; one that came from elsewhere is left alone.
+    `pull` asks the registry first and goes on with the stored one where it can't be reached. A base bootstrapped by
+    another version of this file is replaced, by the one that this version made if it is still stored; one that came
+    from elsewhere is left alone. One caller at a time.
     """
     name = wanted or NAME
-    apt_sources = _ensure(engine, cache, name)
-    return Base(name, engine.digest(name), apt_sources)
+    if pull and not engine.pull(name):
+        print(f"image: {name} can't be pulled; going on with what is here", flush=True)
+    apt_sources = _ensure(engine, cache, name, may_be_made=wanted is None)
+    image_id = engine.image_id(name) or ""
+    kept = f"{KEPT}:{image_id.removeprefix('sha256:')}"
+    if not engine.tag(image_id, kept):
+        raise ImageError(f"the base {name} vanished from {engine.program}'s store: build again")
+    return Base(name, kept, engine.digest(kept, name), apt_sources)
 
 
-def _ensure(engine: Engine, cache: Path, name: str) -> Path | None:
+def stored_digest(engine: Engine, name: str) -> str | None:
+    """The digest of the stored base, None when there is none."""
+    return engine.digest(name, name) if engine.image_id(name) else None
+
+
+def _ensure(engine: Engine, cache: Path, name: str, may_be_made: bool) -> Path | None:
     """Has it there; the package sources it needs."""
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     made = cache / "image-base" / f"{SUITE}-{recipe}"
     image_id = engine.image_id(name)
-    if image_id is not None:
-        maker = _maker(cache, engine.program, image_id)
-        if maker in (None, made) or name != NAME:
-            return maker / "sources.list" if maker else None
-    elif engine.pull(name):
+    maker = _maker(cache, engine.program, image_id)
+    if image_id is not None and (maker is None or (maker == made and may_be_made)):
+        return maker / "sources.list" if maker else None
+    if not (maker and may_be_made) and engine.pull(name):
         return None
-    if name != NAME:
-        raise ImageError(f"the base {name} can't be pulled: see what `{engine.program} pull {name}` says")
+    if not may_be_made:
+        command = " ".join([engine.program, "pull", *engine.pull_options, name])
+        raise ImageError(f"the base {name} can't be pulled: see what `{command}` says")
     record = made / f"{engine.program}.id"
     if not (record.exists() and engine.tag(record.read_text(), NAME)):
         record.write_text(_bootstrapped(engine, made))
     return made / "sources.list"
 
 
-def _maker(cache: Path, program: str, image_id: str) -> Path | None:
+def _maker(cache: Path, program: str, image_id: str | None) -> Path | None:
     """The cache folder a stored base image was bootstrapped in, None when it came from elsewhere."""
     records = (cache / "image-base").glob(f"*/{program}.id")
     return next((record.parent for record in records if record.read_text() == image_id), None)

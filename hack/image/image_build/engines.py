@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from image_build.errors import INSTALL_SECONDS, ImageError, install_debian, output, succeeds
+from image_build.names import repository
 
 PULL_SECONDS = 300
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,6 +42,7 @@ class Engine(ABC):
     """A program that builds images and keeps them in a store of its own."""
 
     program: str
+    pull_options: Sequence[str] = ()
 
     def works(self) -> bool:
         """Whether this machine can build with it now."""
@@ -55,12 +57,12 @@ class Engine(ABC):
         return succeeds([self.program, "inspect", "--type=image", name])
 
     @abstractmethod
-    def digest(self, name: str) -> str:
-        """The digest of a stored image's manifest: what `name@…` pulls, or, never pulled, what the store made up."""
+    def digest(self, stored: str, name: str) -> str:
+        """Of image `stored` the manifest's digest: what `name@…` pulls, or, never pulled, what the store made up."""
 
     def pull(self, name: str) -> bool:
-        """Try to pull an image; whether it is there now."""
-        return succeeds([self.program, "pull", "--quiet", name], PULL_SECONDS)
+        """Try to pull an image; whether its registry gave it, be it stored already or not."""
+        return succeeds([self.program, "pull", "--quiet", *self.pull_options, name], PULL_SECONDS)
 
     def tag(self, image_id: str, name: str) -> bool:
         """Give a stored image a name; whether it is stored."""
@@ -86,9 +88,9 @@ class Docker(Engine):
     def works(self) -> bool:
         return super().works() and succeeds(["docker", "buildx", "version"])
 
-    def digest(self, name: str) -> str:
-        pulled = output(["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', name]).split()
-        return pulled[0].partition("@")[2] if pulled else self.image_id(name) or ""
+    def digest(self, stored: str, name: str) -> str:
+        pulled = output(["docker", "image", "inspect", '--format={{join .RepoDigests " "}}', stored]).split()
+        return repository_digest(pulled, name) or self.image_id(stored) or ""
 
     def build_command(self, context: Path, request: Request) -> list[str]:
         return ["docker", "buildx", "build", "--load", "--network=host", *request.options(), str(context)]
@@ -104,8 +106,8 @@ class Docker(Engine):
 class Podman(Engine):
     program = "podman"
 
-    def digest(self, name: str) -> str:
-        return output(["podman", "image", "inspect", "--format={{.Digest}}", name]).strip()
+    def digest(self, stored: str, name: str) -> str:
+        return output(["podman", "image", "inspect", "--format={{.Digest}}", stored]).strip()
 
     def build_command(self, context: Path, request: Request) -> list[str]:
         return [
@@ -125,9 +127,10 @@ class Podman(Engine):
 
 class Buildah(Engine):
     program = "buildah"
+    pull_options = ("--policy=always",)  # the others' `pull` always asks; buildah's is content with what is stored
 
-    def digest(self, name: str) -> str:
-        return output(["buildah", "inspect", "--type=image", "--format={{.FromImageDigest}}", name]).strip()
+    def digest(self, stored: str, name: str) -> str:
+        return output(["buildah", "inspect", "--type=image", "--format={{.FromImageDigest}}", stored]).strip()
 
     def build_command(self, context: Path, request: Request) -> list[str]:
         how = ["--isolation=chroot", "--network=host", "--layers", "--force-rm", "--pull=never"]
@@ -149,12 +152,22 @@ class Buildah(Engine):
 ENGINES: Sequence[Engine] = (Docker(), Podman(), Buildah())
 
 
+def repository_digest(pulled: Sequence[str], name: str) -> str | None:
+    """Of `repository@digest`s, which one image may have from several registries, the digest in that of `name`."""
+    entries = (entry.partition("@") for entry in pulled)
+    return next((digest for place, _, digest in entries if repository(place) == repository(name)), None)
+
+
+def working(wanted: str | None) -> Engine | None:
+    """The engine asked for, else the first that works; None where none does."""
+    candidates = (engine for engine in ENGINES if wanted in (None, engine.program))
+    return next((engine for engine in candidates if engine.works()), None)
+
+
 def choose(wanted: str | None) -> Engine:
-    """The engine asked for, else the first that works; installs buildah where none does."""
-    candidates = [engine for engine in ENGINES if wanted in (None, engine.program)]
-    for engine in candidates:
-        if engine.works():
-            return engine
+    """As `working`; installs buildah where none does."""
+    if engine := working(wanted):
+        return engine
     if wanted in (None, "buildah"):
         install_debian("buildah", "building the image without a working docker or podman")
         if ENGINES[-1].works():

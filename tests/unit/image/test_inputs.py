@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sysconfig
 from pathlib import Path
 
 import pytest
-from image_build import base, building, engines, reuse
+from image_build import base, building, engines, names, reuse
+
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def test_only_the_suites_main_component_is_taken_from_the_host() -> None:
@@ -71,3 +75,41 @@ def test_every_engine_is_told_the_same(engine: engines.Engine) -> None:
     assert command[-1] == "/context"
     told = {"--build-arg=A=1", "--secret=id=ca,src=/ca", "--build-context=liboqs=/oqs", "--tag=name:dev"}
     assert told < set(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "repository"),
+    [
+        ("debian:12", "docker.io/library/debian:12", "docker.io/library/debian"),
+        ("debian@sha256:0", "docker.io/library/debian@sha256:0", "docker.io/library/debian"),
+        ("me/debian", "docker.io/me/debian", "docker.io/me/debian"),
+        ("example.org/debian:12", "example.org/debian:12", "example.org/debian"),
+        ("localhost:5000/a/b:c@sha256:0", "localhost:5000/a/b:c@sha256:0", "localhost:5000/a/b"),
+        (base.NAME, base.NAME, "docker.io/library/debian"),
+    ],
+)
+def test_short_names_are_the_full_ones(name: str, full: str, repository: str) -> None:
+    assert (names.full(name), names.repository(name)) == (full, repository)
+
+
+def test_of_an_image_from_two_registries_the_digest_is_that_of_the_name() -> None:
+    pulled = ["mirror.test/debian@sha256:1", "debian@sha256:2"]
+    assert engines.repository_digest(pulled, base.NAME) == "sha256:2"
+    assert engines.repository_digest(pulled, "mirror.test/debian:12") == "sha256:1"
+    assert engines.repository_digest(pulled, "other.test/debian") is None
+
+
+def test_only_makes_own_command_line_names_another_base(tmp_path: Path) -> None:
+    """What `make image` runs, and the base that any of its programs is told; BASE of somebody's shell is theirs."""
+    (tmp_path / "Makefile").write_text(f"image:\ninclude {CHECKOUT}/hack/image.mk\nshow: ; @echo $$HYPERMESH_BASE.\n")
+
+    def made(*words: str, **environment: str) -> str:
+        command = ["make", "-C", str(tmp_path), "--no-print-directory", *words]
+        told = {"PATH": os.environ["PATH"], **environment}
+        return subprocess.run(command, env=told, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    assert made("show", BASE="bare") == "."
+    assert made("show", "BASE=debian:12", BASE="bare") == "debian:12."
+    assert made("show", HYPERMESH_BASE="debian:12") == "debian:12."
+    assert made("-n", "image", PULL="1") == "python3 hack/image"
+    assert made("-n", "image", "PULL=1") == "python3 hack/image --pull"
