@@ -31,7 +31,7 @@ from local_cluster.supervisor import Service
 SERVICES = IPv6Network("fd00:6879:7065::/112")
 # --advertise-address may not be loopback; the `kubernetes` Service shows it, and nobody here follows it
 ADVERTISED = IPv6Address("fd00:6879:7065:1::1")
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 STOP_SECONDS = 10.0
 PR_SET_PDEATHSIG = 1
 
