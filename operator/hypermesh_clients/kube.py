@@ -144,18 +144,25 @@ class Kube(Transport):
         name: str | None = None,
         subresource: str | None = None,
         field_manager: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
-        """POST of `body` (namespace from its metadata unless given); `name` + `subresource` for e.g. TokenRequest."""
+        """POST of `body` (namespace from its metadata unless given); `name` + `subresource` for e.g. TokenRequest.
+
+        A dry run passes admission and is not stored.
+        """
         metadata = body.get("metadata") or {}
         namespace = namespace or metadata.get("namespace")
         shown = name or metadata.get("name") or metadata.get("generateName", "")
         full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        query = {"fieldManager": field_manager} if field_manager else {}
+        if dry_run:
+            query["dryRun"] = "All"
         return await self.request(
             "POST",
             resource.path(namespace, name, subresource),
             about=resource.describe(namespace, shown),
             body=full,
-            query={"fieldManager": field_manager} if field_manager else None,
+            query=query,
         )
 
     async def apply(
