@@ -87,6 +87,20 @@ class LedgerClient:
             return None
         return record
 
+    async def get_proof(
+        self,
+        key: bytes,
+        height: int = 0,
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> ledger_pb2.GetProofResponse:
+        """Proof of a state key's value or absence, not checked here; height 0 for the newest that can be proven.
+
+        Raises LedgerUnavailable, also for a height that the ledger does not keep.
+        """
+        request = ledger_pb2.GetProofRequest(key=key, height=height)
+        response: ledger_pb2.GetProofResponse = await self._call(self._stub.GetProof, request, timeout)
+        return response
+
     async def watch(self, node: bytes = b"") -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The whole state, then `synced`, then each block's changes, for ever. Raises LedgerUnavailable."""
         call = self._stub.Watch(ledger_pb2.WatchRequest(node=node))

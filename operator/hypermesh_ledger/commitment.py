@@ -11,13 +11,15 @@ bucket; the nodes stay in memory (8 MiB), only leaf hashes of used buckets are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, Self
 
 STORE_NAME: Final = b"ledger"
 BUCKETS: Final = 1 << 16
-_LEAVES: Final = 2 * BUCKETS
+LEAVES: Final = 2 * BUCKETS
+LISTING: Final = b"\0B"
+"""What the keys of second leaves begin with; no entry's key may."""
 _HASH: Final = 32
 
 Entries = list[tuple[bytes, bytes]]
@@ -29,19 +31,33 @@ def bucket_of(key: bytes) -> bytes:
     return sha256(key).digest()[:2]
 
 
-def leaf(key: bytes, value_hash: bytes) -> bytes:
+def listed_bucket(key: bytes) -> bytes | None:
+    """The bucket whose listing a key names, None for a key of an entry."""
+    return key[len(LISTING) :] if key.startswith(LISTING) and len(key) == len(LISTING) + 2 else None
+
+
+def value_hash(value: bytes) -> bytes:
+    """What a leaf holds of its value."""
+    return sha256(value).digest()
+
+
+def leaf(key: bytes, hashed: bytes) -> bytes:
     """`simple:v` leaf; the key is shorter than 128 bytes, so its length is one byte."""
-    return sha256(b"\0" + bytes([len(key)]) + key + b"\x20" + value_hash).digest()
+    return sha256(b"\0" + bytes([len(key)]) + key + b"\x20" + hashed).digest()
 
 
 def bucket_leaves(bucket: bytes, entries: Entries) -> bytes:
     """64 bytes: the two store leaves of a bucket."""
-    root = _root([leaf(key, value_hash) for key, value_hash in entries])
-    listing = b"\x01" + b"".join(bytes([len(key)]) + key + value_hash for key, value_hash in entries)
-    return leaf(b"", sha256(root).digest()) + leaf(b"\0B" + bucket, sha256(listing).digest())
+    root = tree_root([leaf(key, hashed) for key, hashed in entries])
+    return leaf(b"", sha256(root).digest()) + leaf(LISTING + bucket, sha256(listing(entries)).digest())
 
 
-def _root(hashes: list[bytes]) -> bytes:
+def listing(entries: Entries) -> bytes:
+    """The value of a bucket's second leaf: all its keys and value hashes; what it does not name is not there."""
+    return b"\x01" + b"".join(bytes([len(key)]) + key + hashed for key, hashed in entries)
+
+
+def tree_root(hashes: Sequence[bytes]) -> bytes:
     """RFC 6962 tree hash of leaf hashes."""
     count = len(hashes)
     if count == 0:
@@ -49,7 +65,7 @@ def _root(hashes: list[bytes]) -> bytes:
     if count == 1:
         return hashes[0]
     split = 1 << (count - 1).bit_length() - 1
-    return sha256(b"\1" + _root(hashes[:split]) + _root(hashes[split:])).digest()
+    return sha256(b"\1" + tree_root(hashes[:split]) + tree_root(hashes[split:])).digest()
 
 
 class Tree:
@@ -68,6 +84,22 @@ class Tree:
             levels.append(level)
         self._nodes = bytearray(_HASH) + b"".join(b"".join(each) for each in reversed(levels))
 
+    def copy(self) -> Self:
+        """The same state, unmoved by what is applied to this one: 8 MiB, half a millisecond."""
+        other = object.__new__(type(self))
+        other._nodes = bytearray(self._nodes)
+        return other
+
+    def aunts(self, index: int) -> list[bytes]:
+        """Siblings of leaf `index` and of all above it, the leaf's own first: 17 hashes."""
+        nodes, found = self._nodes, []
+        node = LEAVES + index
+        while node > 1:
+            sibling = node ^ 1
+            found.append(bytes(nodes[sibling * _HASH : sibling * _HASH + _HASH]))
+            node //= 2
+        return found
+
     @property
     def app_hash(self) -> bytes:
         """32 bytes."""
@@ -77,7 +109,7 @@ class Tree:
         """What changes when these buckets' leaves do; nothing changes before `apply`."""
         changed: dict[int, bytes] = {}
         for bucket, pair in leaves.items():
-            index = _LEAVES + 2 * int.from_bytes(bucket, "big")
+            index = LEAVES + 2 * int.from_bytes(bucket, "big")
             changed[index], changed[index + 1] = pair[:_HASH], pair[_HASH:]
         level = {index // 2 for index in changed}
         nodes = self._nodes
@@ -118,8 +150,8 @@ def bucket_changes(
     """
     by_bucket: dict[bytes, dict[bytes, bytes | None]] = {}
     for key, value in writes.items():
-        value_hash = None if value is None else sha256(value).digest()
-        by_bucket.setdefault(bucket_of(key), {})[key] = value_hash
+        hashed = None if value is None else sha256(value).digest()
+        by_bucket.setdefault(bucket_of(key), {})[key] = hashed
     leaves: dict[bytes, bytes] = {}
     hashes: dict[bytes, bytes | None] = {}
     for bucket, changes in by_bucket.items():

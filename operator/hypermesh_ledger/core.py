@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
@@ -19,6 +21,8 @@ from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Check
 from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
 from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.history import Past
+from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool
 from hypermesh_ledger.retention import Retention
@@ -27,6 +31,8 @@ from hypermesh_ledger.store import Prepared, Store
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import VerifierLost
 from hypermesh_ledger.watches import Watches
+
+Answer = TypeVar("Answer")
 
 FIRST_HASH = b"\0" * 32
 
@@ -54,6 +60,7 @@ class Core:
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
+        self._looking_back = asyncio.Semaphore(1)
 
     @property
     def base(self) -> Reader:
@@ -158,6 +165,26 @@ class Core:
         self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)
         return pending.prepared.head
 
+    # -- the past --------------------------------------------------------------------------------------------
+
+    async def prove(self, key: bytes, height: int) -> tuple[int, Proof]:
+        """Height and proof of a key's value or absence; height 0 is the newest that a header covers.
+
+        Raises HeightNotKept.
+        """
+        if not height:
+            height = self.store.head.height - 1
+        return height, await self._look_back(height, lambda past: past.prove(key))
+
+    async def past_value(self, key: bytes, height: int) -> bytes | None:
+        """Raises HeightNotKept."""
+        return await self._look_back(height, lambda past: past.get(key))
+
+    async def _look_back(self, height: int, look: Callable[[Past], Answer]) -> Answer:
+        """In a thread, and only one at a time: whoever asks for old heights waits for each other, not for blocks."""
+        async with self._looking_back:
+            return await asyncio.to_thread(_look, self.store.past(height), look)
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     def status(self) -> ledger_pb2.StatusResponse:
@@ -172,3 +199,8 @@ class Core:
             genesis=read(state, keys.GENESIS, ledger_pb2.Genesis),
             mempool=len(self.pool),
         )
+
+
+def _look(past: Past, look: Callable[[Past], Answer]) -> Answer:
+    with past:
+        return look(past)

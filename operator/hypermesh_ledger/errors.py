@@ -35,3 +35,11 @@ class StoreUnusable(Interrupted):
 
 class TrustUnavailable(Interrupted):
     """TrustChain, the API server or our token can't be had now."""
+
+
+class HeightNotKept(Exception):
+    """A state that the ledger has forgotten, or not reached."""
+
+
+class CometbftSilent(Exception):
+    """CometBFT does not answer for a block that it must have; ask again."""

@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from hypermesh.operations import MAX_ENVELOPE_BYTES
 from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import keys
+from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import IngressUnusable
+from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.watches import TooMany, TooSlow
 
@@ -26,6 +26,8 @@ CALLS: Final = 4_096
 """Calls under way at most, all clients together; the next one is told to come again."""
 CALLS_PER_CONNECTION: Final = 1_024
 """More of them wait at the client."""
+PROOFS: Final = 64
+"""Proofs under way at most."""
 WRITE_S: Final = 15.0
 """Longest time until a follower takes one message; longer than a mirror's patience with us."""
 
@@ -51,6 +53,7 @@ class LedgerService:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._proving = 0
 
     async def _answerable(self, request: Record | None, context: Any) -> Record:
         """Before the first block there is no genesis to answer by: UNAVAILABLE, as while the process starts."""
@@ -90,6 +93,38 @@ class LedgerService:
             raise AssertionError  # abort has raised
         return record
 
+    async def get_proof(self, raw: ledger_pb2.GetProofRequest | None, context: Any) -> ledger_pb2.GetProofResponse:
+        """OUT_OF_RANGE for a height that is not kept, RESOURCE_EXHAUSTED when too many ask, INVALID_ARGUMENT."""
+        request = await self._answerable(raw, context)
+        if not 0 < len(request.key) < 128 or request.key.startswith((b"x:", commitment.LISTING)):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no state has such a key")
+        if self._proving >= PROOFS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for proofs; ask again later")
+        self._proving += 1
+        try:
+            height, proof = await self._core.prove(request.key, request.height)
+            header, validators = await rpc.signed_header(home.RPC_SOCKET, height + 1)
+        except HeightNotKept as error:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
+            raise AssertionError from error  # abort has raised
+        except CometbftSilent as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError from error  # abort has raised
+        finally:
+            self._proving -= 1
+        steps = [
+            ledger_pb2.ProofStep(key=step.key, total=step.total, index=step.index, aunts=step.aunts)
+            for step in proof.steps
+        ]
+        return ledger_pb2.GetProofResponse(
+            value=proof.value,
+            listing=proof.listing,
+            height=height,
+            steps=steps,
+            signed_header=header,
+            validators=validators,
+        )
+
     async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
         """RESOURCE_EXHAUSTED when the follower is too slow, or one too many; it should watch again."""
         request = await self._answerable(raw, context)
@@ -113,6 +148,7 @@ def _handlers(service: LedgerService) -> grpc.GenericRpcHandler:
         "Submit": _handler(unary, service.submit, ledger_pb2.SubmitRequest),
         "Status": _handler(unary, service.status, ledger_pb2.StatusRequest),
         "GetAllocation": _handler(unary, service.get_allocation, ledger_pb2.GetAllocationRequest),
+        "GetProof": _handler(unary, service.get_proof, ledger_pb2.GetProofRequest),
         "Watch": _handler(stream, service.watch, ledger_pb2.WatchRequest),
     }
     return grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods)

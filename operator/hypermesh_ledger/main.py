@@ -1,4 +1,4 @@
-"""hypermesh-ledger: `run` one validator as two supervised processes, or print the `state` that it holds."""
+"""hypermesh-ledger: `run` one validator as two supervised processes, print its `state`, or `prove` a part of that."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from hypermesh_clients import serving
-from hypermesh_ledger import account
+from hypermesh_ledger import account, exporting
+from hypermesh_ledger.home import RPC_SOCKET
 from hypermesh_ledger.options import (
     NAMED_PARAMETERS,
     add_application_options,
     check_application_options,
     find_cometbft,
+    loopback,
 )
 from hypermesh_ledger.supervisor import EX_CONFIG, Commands, Misconfigured, Supervisor
+
+ACCOUNTS: Final = {"state": account.run, "prove": exporting.run}
+"""Commands that ask a running ledger."""
 
 _log = logging.getLogger("hypermesh_ledger")
 
@@ -40,10 +46,19 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         default=os.environ.get("HYPERMESH_COMETBFT"),
         help="the CometBFT v0.40.0 program (HYPERMESH_COMETBFT; default: build/bin/cometbft, then the PATH)",
     )
+    run.add_argument(
+        "--rpc",
+        type=loopback,
+        default=os.environ.get("HYPERMESH_LEDGER_RPC") or None,
+        metavar="[::1]:PORT",
+        help="let CometBFT's RPC listen on this loopback address too, as `cometbft light` needs (HYPERMESH_LEDGER_RPC; "
+        "default: only a unix socket)",
+    )
     add_application_options(run)
     account.add_parser(commands)
+    exporting.add_parser(commands)
     options = parser.parse_args(argv)
-    if options.command == "state":
+    if options.command in ACCOUNTS:
         return options, []
     check_application_options(run, options)
     return options, application_command(options)
@@ -73,6 +88,12 @@ def application_command(options: argparse.Namespace) -> list[str]:
     return command
 
 
+def cometbft_command(program: str, home: Path, rpc: str | None) -> list[str]:
+    """How the supervisor starts CometBFT; with `rpc`, host:port, its RPC listens there too."""
+    command = [program, "start", "--home", str(home)]
+    return [*command, "--rpc.laddr", f"unix://{RPC_SOCKET},tcp://{rpc}"] if rpc else command
+
+
 async def supervise(home: Path, commands: Commands) -> None:
     """Until SIGTERM or SIGINT. Raises Misconfigured."""
     work = asyncio.create_task(Supervisor(home, commands).run())
@@ -87,10 +108,10 @@ async def supervise(home: Path, commands: Commands) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0 after a signal, 78 when a person must mend the configuration first; 1 when there is no `state`."""
+    """Entry point: 0 after a signal, 78 when a person must mend the configuration first; 1 without a ledger to ask."""
     options, application = parse(sys.argv[1:] if argv is None else argv)
-    if options.command == "state":
-        return account.run(options)
+    if options.command in ACCOUNTS:
+        return ACCOUNTS[options.command](options)
     serving.setup_logging("ledger-supervisor")
     cometbft = find_cometbft(options.cometbft)
     if cometbft is None:
@@ -102,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _log.critical("Can't use %s: %s. Give --home a directory on a writable volume.", home, error)
         return EX_CONFIG
-    commands = Commands(application, [cometbft, "start", "--home", str(home)])
+    commands = Commands(application, cometbft_command(cometbft, home, options.rpc))
     try:
         asyncio.run(supervise(home, commands))
     except Misconfigured as error:

@@ -85,6 +85,14 @@ def find_cometbft(given: str | None) -> str | None:
     return None
 
 
+def loopback(text: str) -> str:
+    """`[::1]:PORT`: the RPC has no TLS and asks nobody who they are. Raises ArgumentTypeError."""
+    host, _, port = text.rpartition(":")
+    if host != "[::1]" or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not [::1]:PORT; the RPC is only for this machine")
+    return text
+
+
 def _absolute(text: str) -> Path:
     """Both processes run in the ledger's directory, so relative paths must be settled before."""
     return Path(text).resolve()

@@ -3,20 +3,23 @@
     FinalizeBlock -> prepare(writes) -> Prepared (app hash known, nothing changed) -> Commit -> one LMDB transaction
 
 A crash before that transaction leaves the state of the block before; CometBFT then replays the block. A crash after it
-leaves the new state, and Info tells CometBFT that the block is done. There is no third case.
+leaves the new state, and Info tells CometBFT that the block is done. There is no third case. The same transaction
+writes what the block overwrote (see history), so that a state of before can be read and proven.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import lmdb
 
+from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment
+from hypermesh_ledger import commitment, history
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
@@ -71,17 +74,19 @@ class Store:
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=4, max_readers=1024, subdir=True)
+            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=5, max_readers=1024, subdir=True)
             self._meta = self._environment.open_db(b"meta")
             self._state = self._environment.open_db(b"state")
             self._hashes = self._environment.open_db(b"hashes")
             self._tree = self._environment.open_db(b"tree")
+            self._history = self._environment.open_db(b"history")
         except (lmdb.Error, OSError) as error:
             raise self._unusable("open", error) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
             self._root = commitment.Tree(transaction.cursor(self._tree))
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
+        self._drop_broken_history()
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
             text = f"The state in {directory} is damaged (its tree does not give its app hash)."
             raise StoreUnusable(
@@ -96,7 +101,8 @@ class Store:
     def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
         """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
         with self._environment.begin() as transaction:
-            leaves, hashes = commitment.bucket_changes(writes, lambda bucket: self._entries(transaction, bucket))
+            read = partial(history.read_bucket, transaction, self._hashes)
+            leaves, hashes = commitment.bucket_changes(writes, read)
         update = self._root.update(leaves)
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
         return Prepared(head, writes, hashes, update)
@@ -105,6 +111,10 @@ class Store:
         """Make it durable. Raises StoreUnusable when the disk is full or broken; then nothing has changed."""
         try:
             with self._environment.begin(write=True) as transaction:
+                changed, buckets = prepared.hashes, prepared.update.leaves
+                row = history.undo_of(transaction, self._state, self._tree, changed, buckets)
+                transaction.put(u64(prepared.head.height), row.SerializeToString(), db=self._history)
+                history.prune(transaction, self._history, prepared.head.height)
                 _write(transaction, self._state, prepared.writes)
                 _write(transaction, self._hashes, prepared.hashes)
                 _write(transaction, self._tree, prepared.update.leaves)
@@ -118,6 +128,18 @@ class Store:
         old, self.snapshot = self.snapshot, self._read(prepared.head)
         old.close()
 
+    def past(self, height: int) -> history.Past:
+        """The state at a height, to be entered in any one thread."""
+        databases = (self._state, self._hashes, self._history)
+        return history.Past(self._environment, databases, self._root.copy(), height, self.head.height)
+
+    def _drop_broken_history(self) -> None:
+        with self._environment.begin() as transaction:
+            newest = history.ends(transaction, self._history)
+        if newest not in (None, self.head.height):
+            with self._environment.begin(write=True) as transaction:
+                transaction.drop(self._history, delete=False)
+
     def close(self) -> None:
         """Close the database; snapshots are dead afterwards."""
         self.snapshot.close()
@@ -125,16 +147,6 @@ class Store:
 
     def _read(self, head: ledger_pb2.Block) -> Snapshot:
         return Snapshot(self._environment, self._state, head)
-
-    def _entries(self, transaction: Any, bucket: bytes) -> commitment.Entries:
-        found: commitment.Entries = []
-        with transaction.cursor(self._hashes) as cursor:
-            if cursor.set_range(bucket):
-                for key, value in cursor:
-                    if key[:2] != bucket:
-                        break
-                    found.append((key[2:], value))
-        return found
 
     def _unusable(self, deed: str, error: Exception) -> StoreUnusable:
         return StoreUnusable(

@@ -245,6 +245,7 @@ async def running_ledger(
     proofs: proofs_pb2.ProofParameters | None = None,
     root: TrustRoot | None = None,
     program: Sequence[str] = PROGRAM,
+    options: Sequence[str] = (),
 ) -> AsyncIterator[Ledger]:
     """A ledger with its files below `directory`, up and mirrored; stopped and checked at the end."""
     root = root or TrustRoot()
@@ -257,7 +258,7 @@ async def running_ledger(
         port=port,
         metrics_port=metrics_port,
         ca_pem=ca_pem,
-        command=command_for(program, directory, port, metrics_port),
+        command=[*command_for(program, directory, port, metrics_port), *options],
         client=client,
         mirror=Mirror(client),
     )
