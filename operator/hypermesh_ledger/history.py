@@ -3,8 +3,8 @@
     commit of block n -> row n = what n overwrote: values (by bucket + key) and tree leaves (by bucket)
     state at h = newest state, and over it the rows h+1 ... newest; where several name a key, the oldest of them tells
 
-WINDOW rows are kept, fewer than CometBFT keeps headers, which their proofs need (see retention). They end at the newest block without a gap; rows that
-do not (an older program has committed since) are dropped.
+WINDOW rows are kept, fewer than CometBFT keeps headers, which their proofs need (see retention). They end at the newest
+block without a gap; rows that do not (an older program has committed since) are dropped.
 """
 
 from __future__ import annotations
