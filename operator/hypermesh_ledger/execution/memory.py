@@ -3,6 +3,9 @@
 CommitMemory fixes the root of the walk within the deadline, counted in block time from the epoch's start, and gets a
 seed drawn from its block; ProveMemory, in a later block, opens the steps that the seed draws. Each asset goes for
 itself, so that a slow one costs no other's ticket. A chain without memory parameters takes neither.
+
+The asset's id must follow from the node's key: else a node could win tickets in another's name or, with its own key id
+for an asset, the ticket that only its plot may win.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypermesh.digests import DIGEST_BYTES, digest, u64
-from hypermesh.operations import canonical
+from hypermesh.operations import asset_id, canonical
 from hypermesh.proofs.challenges import challenge
 from hypermesh.proofs.tickets import memory_ticket
 from hypermesh.refusals import Reason, Refused
@@ -30,12 +33,11 @@ def commit_memory(context: Context, signer: Signer, operation: ledger_pb2.Commit
     asked, commitment, node = _asked(context), operation.commitment, signer.key_id
     lengths = (len(commitment.asset), len(commitment.root))
     require(lengths == (DIGEST_BYTES, DIGEST_BYTES), "The commitment's asset or root isn't 32 bytes.")
+    require(0 < len(operation.hardware_id) <= 253, "The hardware id is not 1 to 253 characters long.")
+    if commitment.asset != asset_id(node, ledger_pb2.ASSET_TYPE_MEMORY, operation.hardware_id):
+        text = f"Asset id {commitment.asset.hex()[:16]} does not follow from node, memory and hardware id."
+        raise Refused(Reason.IdentifierWrong, text)
     registered = read(context.state, keys.asset(commitment.asset), ledger_pb2.AssetRecord)
-    if registered is not None:
-        if registered.node != node:
-            raise Refused(Reason.RoleForbidden, f"Memory {commitment.asset.hex()[:16]} belongs to another node.")
-        kind = registered.registration.type
-        require(kind == ledger_pb2.ASSET_TYPE_MEMORY, f"{registered.registration.name} is no memory.")
     if operation.epoch != context.epoch.number:
         text = f"The commitment is for epoch {operation.epoch}; now is {context.epoch.number}."
         raise Refused(Reason.EpochWrong, text)

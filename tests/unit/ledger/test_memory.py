@@ -43,7 +43,7 @@ class Filled:
         self.states = memory.walk(start, lambda at: self.room[at * 64 : at * 64 + 64], count, ASKED.steps)
         root = memory.tree(self.states)[-1][0]
         commitment = proofs_pb2.MemoryCommitment(asset=self.asset, slabs=self.slabs, root=root)
-        return ledger_pb2.CommitMemory(epoch=world.epoch.number, commitment=commitment)
+        return ledger_pb2.CommitMemory(epoch=world.epoch.number, commitment=commitment, hardware_id="ram")
 
     def prove(self, world: World, node: Member) -> ledger_pb2.ProveMemory:
         seed = seed_of(world, node, self.asset)
@@ -222,8 +222,11 @@ def test_what_cannot_be_committed(world: Remembering) -> None:
     operation = world.filled.commit(world, world.node)
     other = world.enrol(trust_pb2.ROLE_NODE, "node-2")
     assert world.commit(operation, world.operator) is Reason.RoleForbidden
-    operation.commitment.asset = world.cpu_id
-    assert world.commit(operation, other) is Reason.RoleForbidden
+    assert world.commit(operation, other) is Reason.IdentifierWrong
+    for asset in (world.cpu_id, world.node.key_id, b"\xff" * 32):  # its key id's ticket would be the plot's
+        operation.commitment.asset = asset
+        assert world.commit(operation) is Reason.IdentifierWrong
+    operation.hardware_id = ""
     assert world.commit(operation) is Reason.Malformed
     for field in ("asset", "root"):
         operation = world.filled.commit(world, world.node)
@@ -238,7 +241,8 @@ def test_made_up_memories_cannot_fill_the_state(world: Remembering) -> None:
         operation.epoch = world.epoch.number
         txs = []
         for number in range(count):
-            operation.commitment.asset = number.to_bytes(32, "big")
+            operation.hardware_id = f"ram-{number}"
+            operation.commitment.asset = world.node.asset_id(MEMORY, operation.hardware_id)
             txs.append(world.tx(world.node, commit_memory=operation))
         return [result.reason for result in world.block(*txs)]
 
