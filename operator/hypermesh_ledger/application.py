@@ -29,6 +29,7 @@ from hypermesh_ledger.ingress import make_server
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.options import add_application_options, proof_parameters
 from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.store import Store
 from hypermesh_ledger.supervisor import EX_CONFIG
 from hypermesh_ledger.verdicts import Verdicts
@@ -83,7 +84,8 @@ async def run(options: argparse.Namespace) -> None:
     store = Store(here / "state")
     verifier = Verifier()
     verdicts = Verdicts(verifier)
-    core = Core(store, verdicts, Pool(), Metrics())
+    snapshots = Snapshots(here / "snapshots", options.snapshot_interval)
+    core = Core(store, verdicts, Pool(), Metrics(), snapshots)
     core.metrics.watch(lambda: len(core.pool), lambda: len(core.watches))
     progress.begin(core)
     probes.add("certificate", joined.check)

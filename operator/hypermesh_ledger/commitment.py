@@ -92,8 +92,12 @@ class Tree:
 
     def aunts(self, index: int) -> list[bytes]:
         """Siblings of leaf `index` and of all above it, the leaf's own first: 17 hashes."""
+        return self.aunts_of_part(index, LEAVES)
+
+    def aunts_of_part(self, index: int, parts: int) -> list[bytes]:
+        """The same of one of 2^n subtrees: n hashes."""
         nodes, found = self._nodes, []
-        node = LEAVES + index
+        node = parts + index
         while node > 1:
             sibling = node ^ 1
             found.append(bytes(nodes[sibling * _HASH : sibling * _HASH + _HASH]))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from hypermesh import operations
@@ -19,6 +21,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Check
+from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
@@ -26,11 +29,14 @@ from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool
 from hypermesh_ledger.retention import Retention
+from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import VerifierLost
 from hypermesh_ledger.watches import Watches
+
+_log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -46,10 +52,21 @@ class Pending:
     prepared: Prepared
 
 
+@dataclass(slots=True)
+class Restoring:
+    """A snapshot on its way into the state."""
+
+    height: int
+    app_hash: bytes
+    applied: set[int]
+
+
 class Core:
     """What the ABCI methods and the gRPC service share."""
 
-    def __init__(self, store: Store, verdicts: Verdicts, pool: Pool, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, verdicts: Verdicts, pool: Pool, metrics: Metrics, snapshots: Snapshots | None = None
+    ) -> None:
         self.store = store
         self.verdicts = verdicts
         self.pool = pool
@@ -60,6 +77,9 @@ class Core:
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
+        self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
+        self.restoring: Restoring | None = None
+        self._taking: asyncio.Future[None] | None = None
         self._looking_back = asyncio.Semaphore(1)
 
     @property
@@ -159,6 +179,7 @@ class Core:
         started = time.perf_counter()
         await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared)
         self.store.advance(pending.prepared)
+        self._take_snapshot()
         self.born = None
         self.metrics.committed(pending.prepared.head, pending.outcome.results, time.perf_counter() - started)
         self.pool.decide(pending.outcome.results)
@@ -184,6 +205,17 @@ class Core:
         """In a thread, and only one at a time: whoever asks for old heights waits for each other, not for blocks."""
         async with self._looking_back:
             return await asyncio.to_thread(_look, self.store.past(height), look)
+
+    def _take_snapshot(self) -> None:
+        """Of the newest height when it is due, unless the one before is still being written."""
+        if self.snapshots.due(self.store.head.height) and (self._taking is None or self._taking.done()):
+            self._taking = asyncio.ensure_future(self._taken(self.store.past(self.store.head.height)))
+
+    async def _taken(self, past: Past) -> None:
+        try:
+            await asyncio.to_thread(self.snapshots.take, past)
+        except (OSError, HeightNotKept) as error:
+            _log.error("no snapshot of height %d: %s", past.height, error)
 
     # -- reading ---------------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Past:
         self._state, self._hashes, self._history = databases
         self._tree = tree
         self._head = head
+        self._rewound = False
         self.height = height
 
     def __enter__(self) -> Self:
@@ -94,6 +95,25 @@ class Past:
         if listed or key not in names:
             return prove_absent(self._tree, bucket, entries)
         return prove_present(self._tree, bucket, entries, names.index(key), self._found)
+
+    def part(self, first: bytes, buckets: int, parts: int) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        """Entries of as many buckets from `first` on, and the aunts of the subtree that they are: one of `parts`."""
+        if not self._rewound:
+            leaves: dict[bytes, bytes] = {}
+            self._olds = self._changed(b"", leaves)
+            self._tree.apply(self._tree.update(leaves))
+            self._rewound = True
+        low = int.from_bytes(first, "big")
+        with self._transaction.cursor(self._hashes) as cursor:
+            names = set()
+            if cursor.set_range(first):
+                for name, _ in cursor:
+                    if int.from_bytes(name[:2], "big") >= low + buckets:
+                        break
+                    names.add(name[2:])
+        names |= {key for key in self._olds if low <= int.from_bytes(commitment.bucket_of(key), "big") < low + buckets}
+        values = ((key, self._value(key, self._olds)) for key in sorted(names))
+        return [(key, value) for key, value in values if value], self._tree.aunts_of_part(low // buckets, parts)
 
     def _rewind(self, bucket: bytes) -> Entries:
         """The bucket's entries; the tree is set back, and `_found` reads values."""

@@ -73,6 +73,7 @@ def application_command(options: argparse.Namespace) -> list[str]:
         "metrics_port",
         "chain_id",
         "proof_parameters",
+        "snapshot_interval",
         "root_public_key",
         "tls_cert",
         "tls_key",

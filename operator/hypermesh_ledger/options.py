@@ -38,6 +38,12 @@ def add_application_options(parser: argparse.ArgumentParser) -> None:
         help="demo, production, or a JSON file of ProofParameters; fixed at the first start "
         "(HYPERMESH_PROOF_PARAMETERS; default %(default)s)",
     )
+    parser.add_argument(
+        "--snapshot-interval",
+        type=int,
+        default=int(environment("HYPERMESH_SNAPSHOT_INTERVAL", "0")),
+        help="keep a snapshot for joining nodes every so many blocks (HYPERMESH_SNAPSHOT_INTERVAL; default 0: never)",
+    )
     files = parser.add_argument_group("without Kubernetes")
     files.add_argument("--root-public-key", type=_absolute, help="file with TrustChain's Falcon root public key")
     files.add_argument("--tls-cert", type=_absolute, help="PEM chain of the gRPC service")

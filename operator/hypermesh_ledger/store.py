@@ -9,7 +9,7 @@ writes what the block overwrote (see history), so that a state of before can be 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,9 @@ class Store:
             raise self._unusable("open", error) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
-            self._root = commitment.Tree(transaction.cursor(self._tree))
+        if head is None:
+            self._drop(self._state, self._hashes, self._tree, self._history)  # of a restore that did not end
+        self._root = self._read_tree()
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         self._drop_broken_history()
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
@@ -133,12 +135,54 @@ class Store:
         databases = (self._state, self._hashes, self._history)
         return history.Past(self._environment, databases, self._root.copy(), height, self.head.height)
 
+    def wipe(self) -> None:
+        """Empty a state without a height of what a restore has left. Raises StoreUnusable."""
+        if self.head.height:
+            raise ValueError(f"the state of height {self.head.height} is not to be wiped")
+        self._drop(self._state, self._hashes, self._tree, self._history)
+
+    def restore(self, entries: Mapping[bytes, bytes], leaves: Mapping[bytes, bytes]) -> None:
+        """Write a part of a snapshot; nobody sees it before `adopt`. Raises StoreUnusable."""
+        hashes = {commitment.bucket_of(key) + key: commitment.value_hash(value) for key, value in entries.items()}
+        try:
+            with self._environment.begin(write=True) as transaction:
+                _write(transaction, self._state, entries)
+                _write(transaction, self._hashes, hashes)
+                _write(transaction, self._tree, leaves)
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("write", error) from error
+
+    def adopt(self, head: ledger_pb2.Block) -> None:
+        """Make all that was restored the committed state. Raises StoreUnusable when it isn't head's."""
+        root = self._read_tree()
+        if root.app_hash != head.app_hash:
+            raise StoreUnusable(f"The restored state does not have the app hash of height {head.height}: start again.")
+        try:
+            with self._environment.begin(write=True) as transaction:
+                transaction.put(_HEAD, head.SerializeToString(deterministic=True), db=self._meta)
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("write", error) from error
+        self._root = root
+        old, self.snapshot = self.snapshot, self._read(head)
+        old.close()
+
+    def _read_tree(self) -> commitment.Tree:
+        with self._environment.begin() as transaction:
+            return commitment.Tree(transaction.cursor(self._tree))
+
+    def _drop(self, *databases: Any) -> None:
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for database in databases:
+                    transaction.drop(database, delete=False)
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("write", error) from error
+
     def _drop_broken_history(self) -> None:
         with self._environment.begin() as transaction:
             newest = history.ends(transaction, self._history)
         if newest not in (None, self.head.height):
-            with self._environment.begin(write=True) as transaction:
-                transaction.drop(self._history, delete=False)
+            self._drop(self._history)
 
     def close(self) -> None:
         """Close the database; snapshots are dead afterwards."""

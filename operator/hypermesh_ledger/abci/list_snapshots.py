@@ -1,11 +1,18 @@
-"""ListSnapshots: none. As old blocks are pruned, a new validator can only join a chain younger than what is kept."""
+"""ListSnapshots: those on this node's disk, for peers that join. Peers ask even when nobody syncs."""
 
 from __future__ import annotations
 
+import contextlib
+
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+from hypermesh_ledger.snapshots import CHUNKS, FORMAT
 
 
 async def list_snapshots(core: Core, request: abci.RequestListSnapshots) -> abci.ResponseListSnapshots:
-    """Peers ask for this even when nobody syncs."""
-    return abci.ResponseListSnapshots()
+    """None unless --snapshot-interval says so."""
+    answer = abci.ResponseListSnapshots()
+    for height in core.snapshots.heights():
+        with contextlib.suppress(OSError):  # it has just made way for a newer one
+            answer.snapshots.add(height=height, format=FORMAT, chunks=CHUNKS, hash=core.snapshots.hash_of(height))
+    return answer

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from hypermesh_ledger.abci.apply_snapshot_chunk import apply_snapshot_chunk
 from hypermesh_ledger.abci.check_tx import check_tx
 from hypermesh_ledger.abci.commit import commit
 from hypermesh_ledger.abci.finalize_block import finalize_block
@@ -20,6 +21,8 @@ from hypermesh_ledger.abci.info import info
 from hypermesh_ledger.abci.init_chain import init_chain
 from hypermesh_ledger.abci.insert_tx import insert_tx
 from hypermesh_ledger.abci.list_snapshots import list_snapshots
+from hypermesh_ledger.abci.load_snapshot_chunk import load_snapshot_chunk
+from hypermesh_ledger.abci.offer_snapshot import offer_snapshot
 from hypermesh_ledger.abci.prepare_proposal import prepare_proposal
 from hypermesh_ledger.abci.process_proposal import process_proposal
 from hypermesh_ledger.abci.query import query
@@ -41,8 +44,11 @@ METHODS: Final[dict[str, Method]] = {
     "finalize_block": finalize_block,
     "commit": commit,
     "list_snapshots": list_snapshots,
+    "offer_snapshot": offer_snapshot,
+    "load_snapshot_chunk": load_snapshot_chunk,
+    "apply_snapshot_chunk": apply_snapshot_chunk,
 }
-"""Vote extensions and state sync are off in the genesis and in CometBFT's configuration: they are never called."""
+"""Vote extensions are off in the genesis: they are never called."""
 
 
 class AbciServer:
