@@ -76,6 +76,14 @@ class Reason(StrEnum):
     AllocationEnded = "AllocationEnded", "Create a new Allocation; an ended one does not come back."
     NoSuchAllocation = "NoSuchAllocation", "Nothing to release: the ledger holds no such allocation."
     LeaseInvalid = "LeaseInvalid", "Ask for a lease between one second and one year."
+    # Validators
+    PossessionUnproven = "PossessionUnproven", "Sign chain id and key id with the very consensus key that shall join."
+    ConsensusKeyTaken = "ConsensusKeyTaken", "Every seat has a consensus key of its own: start with an empty directory."
+    FounderUnknown = "FounderUnknown", "Start the first validator with --p2p-address, so that it makes its seat known."
+    ValidatorExpelled = "ValidatorExpelled", "Nothing: who signed two blocks of one height stays out for good."
+    SeatResting = "SeatResting", "Wait ten minutes: until then an old JoinValidator could still be repeated."
+    NotValidator = "NotValidator", "Nothing to leave: this key holds no seat."
+    TooFewValidators = "TooFewValidators", "Let others join first: fewer than four could not do without one of them."
     # The ledger itself
     MempoolFull = "MempoolFull", "Submit again after a moment; the ledger has more waiting than it accepts."
 

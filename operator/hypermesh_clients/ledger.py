@@ -74,6 +74,17 @@ class LedgerClient:
         response: ledger_pb2.StatusResponse = await self._call(self._stub.Status, ledger_pb2.StatusRequest(), timeout)
         return response
 
+    async def peer(self, timeout: float = 5.0) -> ledger_pb2.PeerResponse:  # noqa: ASYNC109
+        """What another ledger needs to join this one. Raises LedgerUnavailable, also for a ledger without peers."""
+        response: ledger_pb2.PeerResponse = await self._call(self._stub.Peer, ledger_pb2.PeerRequest(), timeout)
+        return response
+
+    async def validators(self, timeout: float = 5.0) -> ledger_pb2.ValidatorsResponse:  # noqa: ASYNC109
+        """All seats and all evidence; nothing as long as nobody joined. Raises LedgerUnavailable."""
+        request = ledger_pb2.ValidatorsRequest()
+        response: ledger_pb2.ValidatorsResponse = await self._call(self._stub.Validators, request, timeout)
+        return response
+
     async def get_allocation(
         self,
         allocation_id: bytes,

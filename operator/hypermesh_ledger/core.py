@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,13 +22,13 @@ from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Check
 from hypermesh_ledger.errors import HeightNotKept
-from hypermesh_ledger.execution import Block, Outcome, Result, execute, judge
+from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool
-from hypermesh_ledger.retention import Retention
+from hypermesh_ledger.retention import KeepAll, Retention
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
@@ -72,10 +72,12 @@ class Core:
         self.pool = pool
         self.metrics = metrics
         self.watches = Watches(store)
-        self.retention = Retention()
+        self.retention: Retention | KeepAll = Retention()
         self.born: Memory | None = None
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
+        self.votes: Sequence[Vote] = ()
+        """Of the newest block executed: who signs blocks now."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
         self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
         self.restoring: Restoring | None = None
@@ -123,7 +125,7 @@ class Core:
         while True:
             head = self.store.head
             moment = max(head.time_ms, time.time_ns() // 1_000_000)
-            block = Block(head.height + 1, moment, FIRST_HASH, ())
+            block = Block(head.height + 1, moment, FIRST_HASH, (), self.votes)
             try:
                 height = judge(self.base, block, decoded, self.verdicts.known)
                 break
@@ -152,6 +154,7 @@ class Core:
     async def finalize(self, block: Block) -> Pending:
         """Execute a decided block on the committed state; nothing is written yet."""
         started = time.perf_counter()
+        self.votes = block.votes
         while True:
             unsettled: dict[bytes, Check] = {}
             outcome = execute(self.base, block, functools.partial(self._required, unsettled))

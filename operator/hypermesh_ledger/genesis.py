@@ -54,15 +54,25 @@ def app_state(genesis: ledger_pb2.Genesis) -> dict[str, str]:
     return {"genesis": base64.b64encode(canonical(genesis)).decode()}
 
 
+def genesis_of(encoded: str) -> ledger_pb2.Genesis:
+    """What `app_state` encoded. Raises GenesisInvalid."""
+    try:
+        return ledger_pb2.Genesis.FromString(base64.b64decode(encoded, validate=True))
+    except Exception as error:
+        raise _foreign() from error
+
+
+def _foreign() -> GenesisInvalid:
+    return GenesisInvalid("The genesis file's app_state holds no genesis of ours: make it with hypermesh-ledger.")
+
+
 def initial_state(chain_id: str, app_state_bytes: bytes) -> dict[bytes, bytes]:
     """The first state's entries. Raises GenesisInvalid."""
     try:
         encoded = json.loads(app_state_bytes)["genesis"]
-        genesis = ledger_pb2.Genesis.FromString(base64.b64decode(encoded, validate=True))
-    except Exception as error:
-        raise GenesisInvalid(
-            "The genesis file's app_state holds no genesis of ours: make it with hypermesh-ledger."
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _foreign() from error
+    genesis = genesis_of(encoded)
     checked = make_genesis(genesis.root_public_key, genesis.proofs)
     checked.initial_trust_score = genesis.initial_trust_score
     return {keys.GENESIS: canonical(checked), keys.CHAIN_ID: chain_id.encode()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,14 +78,37 @@ prometheus = false
 """
 
 
-def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> str:
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A ledger with peers: where CometBFT listens, whom it dials, and the chain to join unless one is there already."""
+
+    listen: str
+    persistent_peers: str
+    document: dict[str, Any] | None
+
+
+def configuration(network: Network | None) -> str:
+    """config.toml; a lone validator listens for nobody."""
+    if network is None:
+        return CONFIG
+    lines = (
+        f'laddr = "tcp://{network.listen}"',
+        f'persistent_peers = "{network.persistent_peers}"',
+        "# A peer that was away long is dialled again soon.",
+        'persistent_peers_max_dial_period = "5s"',
+    )
+    with_peers = CONFIG.replace('laddr = "tcp://[::1]:0"', "\n".join(lines))
+    return with_peers.replace("broadcast = false", "broadcast = true")
+
+
+def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, network: Network | None = None) -> str:
     """Make what is missing in the directory, and refuse it when it is another chain's; the chain's id.
 
     chain_id: None for whichever chain of the federation is there, or a new one. Once all is there nothing is written,
     so a full volume does not matter here. Raises HomeMismatch, HomeUnusable.
     """
     try:
-        return _prepare(home, chain_id, genesis)
+        return _prepare(home, chain_id, genesis, network)
     except OSError as error:
         raise HomeUnusable(
             f"Can't prepare {home}: {error}. Give --home a directory on a writable volume with free space."
@@ -95,7 +119,7 @@ def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> st
         ) from error
 
 
-def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> str:
+def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, network: Network | None) -> str:
     for name in ("config", "data", "state", "run"):
         (home / name).mkdir(parents=True, exist_ok=True)
     for socket in (ABCI_SOCKET, RPC_SOCKET):
@@ -117,18 +141,24 @@ def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis) -> s
         )
     validator = json.loads(key.read_text())
     if not path.exists():
-        document = _document(chain_id or new_chain_id(genesis.root_public_key), genesis, validator)
+        if network is not None and network.document is not None:
+            document = network.document
+            _check_same(home, document, chain_id, genesis)
+        else:
+            document = _document(chain_id or new_chain_id(genesis.root_public_key), genesis, validator)
         write_durably(path, json.dumps(document).encode(), 0o644)
     else:
         document = json.loads(path.read_text())
         _check_same(home, document, chain_id, genesis)
-        if document["validators"][0]["pub_key"] != validator["pub_key"]:
+        if network is None and document["validators"][0]["pub_key"] != validator["pub_key"]:
             raise HomeMismatch(
                 f"{key} is not the key of the validator in {path}, so it can make no blocks of this chain. "
-                "Restore the key that belongs there, or start with an empty directory and a new chain."
+                "Restore the key that belongs there, or start with an empty directory and a new chain; "
+                "a validator that joined later needs --p2p-address."
             )
-    if not config.exists() or config.read_text() != CONFIG:
-        write_durably(config, CONFIG.encode(), 0o644)
+    text = configuration(network)
+    if not config.exists() or config.read_text() != text:
+        write_durably(config, text.encode(), 0o644)
     return str(document["chain_id"])
 
 

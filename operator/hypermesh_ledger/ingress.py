@@ -18,9 +18,11 @@ from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable
 from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.execution.validators import seats
 from hypermesh_ledger.watches import TooMany, TooSlow
 
 Record = TypeVar("Record")
+Peer = Callable[[], ledger_pb2.PeerResponse]
 
 CALLS: Final = 4_096
 """Calls under way at most, all clients together; the next one is told to come again."""
@@ -80,6 +82,13 @@ class LedgerService:
         """The newest committed block and the genesis."""
         await self._answerable(raw, context)
         return self._core.status()
+
+    async def validators(self, raw: ledger_pb2.ValidatorsRequest | None, context: Any) -> ledger_pb2.ValidatorsResponse:
+        """All seats and evidence of the newest committed block."""
+        await self._answerable(raw, context)
+        state = self._core.store.snapshot
+        evidence = [ledger_pb2.Evidence.FromString(value) for _, value in state.scan(keys.EVIDENCE)]
+        return ledger_pb2.ValidatorsResponse(validators=seats(state), evidence=evidence)
 
     async def get_allocation(
         self, raw: ledger_pb2.GetAllocationRequest | None, context: Any
@@ -141,7 +150,7 @@ class LedgerService:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; watch again later")
 
 
-def _handlers(service: LedgerService) -> grpc.GenericRpcHandler:
+def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandler:
     """Like the generated registration, but bytes that don't parse are an answer, not an error in the log."""
     unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
     methods = {
@@ -150,7 +159,10 @@ def _handlers(service: LedgerService) -> grpc.GenericRpcHandler:
         "GetAllocation": _handler(unary, service.get_allocation, ledger_pb2.GetAllocationRequest),
         "GetProof": _handler(unary, service.get_proof, ledger_pb2.GetProofRequest),
         "Watch": _handler(stream, service.watch, ledger_pb2.WatchRequest),
+        "Validators": _handler(unary, service.validators, ledger_pb2.ValidatorsRequest),
     }
+    if peer is not None:
+        methods["Peer"] = _peer_handler(peer)
     return grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods)
 
 
@@ -164,13 +176,31 @@ def _handler(kind: Callable[..., Any], method: Callable[..., Any], request: type
     return kind(method, request_deserializer=parse, response_serializer=lambda answer: answer.SerializeToString())
 
 
-def make_server(core: Core, address: str, tls: TlsSource) -> tuple[grpc.aio.Server, int]:
+def make_server(core: Core, address: str, tls: TlsSource, peer: Peer | None = None) -> tuple[grpc.aio.Server, int]:
     """A server, not started, and its port. address: [ipv6]:port, port 0 for any. Raises IngressUnusable.
 
-    tls is asked at each handshake, so a renewed certificate needs no restart.
+    tls is asked at each handshake, so a renewed certificate needs no restart. peer: what Peer answers, of a ledger that
+    has peers.
     """
+    return _listening(_handlers(LedgerService(core), peer), address, tls)
+
+
+def make_peer_server(address: str, tls: TlsSource, peer: Peer) -> tuple[grpc.aio.Server, int]:
+    """As `make_server`, for the time before there is a chain: it answers Peer, and nothing else."""
+    methods = {"Peer": _peer_handler(peer)}
+    return _listening(grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods), address, tls)
+
+
+def _peer_handler(peer: Peer) -> Any:
+    async def answer(_: Any, __: Any) -> ledger_pb2.PeerResponse:
+        return peer()
+
+    return _handler(grpc.unary_unary_rpc_method_handler, answer, ledger_pb2.PeerRequest)
+
+
+def _listening(handlers: grpc.GenericRpcHandler, address: str, tls: TlsSource) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS)
-    server.add_generic_rpc_handlers((_handlers(LedgerService(core)),))
+    server.add_generic_rpc_handlers((handlers,))
     served = _Served(tls)
     try:
         port = server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(served.first(), served.changed))

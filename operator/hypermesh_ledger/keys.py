@@ -28,6 +28,9 @@ MEMORY_SEED: Final = b"memory/"
 PROVEN: Final = b"proven/"
 DUE: Final = b"due/"
 ENDED: Final = b"ended/"
+VALIDATOR: Final = b"validator/"
+EVIDENCE: Final = b"evidence/"
+ATTENDANCE: Final = b"attendance"
 
 PRESENT: Final = b"\x01"
 """Value of an index entry that says everything by its key."""
@@ -115,6 +118,16 @@ def due(expires_ms: int, allocation_id: bytes) -> bytes:
 def ended(forget_ms: int, allocation_id: bytes) -> bytes:
     """Index of ended allocations by the time they are forgotten."""
     return ENDED + u64(forget_ms) + allocation_id
+
+
+def validator(seat: bytes) -> bytes:
+    """-> ValidatorRecord"""
+    return VALIDATOR + seat
+
+
+def evidence(address: bytes) -> bytes:
+    """20 bytes -> Evidence against that consensus key"""
+    return EVIDENCE + address
 
 
 def index_time(key: bytes, index: bytes) -> int:

@@ -1,7 +1,8 @@
 """Membership by Kubernetes and TrustChain: root key from the ConfigMap, TLS certificate by enrolment.
 
-The ledger's own Falcon key signs nothing but its enrolment, so it is made at each start and never stored; the TLS key
-it gets a certificate for stays in memory too.
+A lone ledger's own Falcon key signs nothing but its enrolment, so it is made at each start and never stored; that of a
+ledger with peers also speaks for its seat among the validators, and is kept (see candidacy). The TLS key that it gets a
+certificate for stays in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
 from hypermesh_clients.trust import Trust, read_trust
 from hypermesh_ledger.errors import TrustUnavailable, TrustUnusable
+from hypermesh_ledger.federation import Identity
 
 _log = logging.getLogger(__name__)
 
@@ -43,11 +45,16 @@ class Membership:
 
     def __init__(self, trust: Trust, trustchain: TrustChain, keypair: falcon.KeyPair, enrolment: Enrolment) -> None:
         self.root_public = trust.root_public
+        self.ca_pem = trust.ca_pem
         self._trust = trust
         self._trustchain = trustchain
         self._keypair = keypair
         self._enrolment = enrolment
         self._problem = "TrustChain was not asked yet"
+
+    def identity(self) -> Identity:
+        """See Federation."""
+        return Identity(self._keypair, self._enrolment.certificate)
 
     def check(self) -> str | None:
         """See Federation."""
@@ -70,14 +77,15 @@ class Membership:
                 _log.warning("TLS certificate not renewed yet: %s", error)
 
 
-async def join(trustchain: TrustChain) -> Membership:
-    """Wait for TrustChain, however long it takes to start, and enrol. Raises TrustUnusable when it says no,
-    TrustUnavailable for what passes.
+async def join(trustchain: TrustChain, keypair: falcon.KeyPair | None = None) -> Membership:
+    """Wait for TrustChain, however long it takes to start, and enrol (a new key, unless one is given).
+
+    Raises TrustUnusable when it says no, TrustUnavailable for what passes.
     """
     try:
         async with Kube.auto(user_agent="hypermesh-ledger") as kube:
             trust = await read_trust(kube, trustchain.namespace, patience=math.inf)
-        keypair = falcon.generate()
+        keypair = keypair or falcon.generate()
         enrolment = await _enrol(trust, trustchain, keypair, math.inf)
     except (ConfigError, EnrolmentRefused) as error:
         raise TrustUnusable(f"The ledger can't join its federation: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ PORT: Final = 7450
 METRICS_PORT: Final = 7470
 NAMED_PARAMETERS: Final = {"demo": parameters.DEMO, "production": parameters.PRODUCTION}
 TOKEN_FILE: Final = "/var/run/secrets/hypermesh/token"  # noqa: S105 - a path
+
+_P2P_ADDRESS: Final = re.compile(r"\[[0-9a-f:]+\]:[1-9][0-9]{0,4}")
 
 
 def add_application_options(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +47,31 @@ def add_application_options(parser: argparse.ArgumentParser) -> None:
         default=int(environment("HYPERMESH_SNAPSHOT_INTERVAL", "0")),
         help="keep a snapshot for joining nodes every so many blocks (HYPERMESH_SNAPSHOT_INTERVAL; default 0: never)",
     )
+    peers = parser.add_argument_group("one of several ledgers (without --p2p-address: alone)")
+    peers.add_argument(
+        "--p2p-address",
+        default=environment("HYPERMESH_P2P_ADDRESS"),
+        help="[ipv6]:port for CometBFT to listen on (HYPERMESH_P2P_ADDRESS)",
+    )
+    peers.add_argument(
+        "--peers",
+        default=environment("HYPERMESH_PEERS", ""),
+        help="host:port of every ledger's service, comma-separated, the same list for all; the first one begins the "
+        "chain (HYPERMESH_PEERS)",
+    )
+    peers.add_argument(
+        "--name",
+        default=environment("POD_NAME", ""),
+        help="which of --peers this one is: its host:port, or the first label of its host (POD_NAME)",
+    )
+    peers.add_argument("--peers-tls-name", help="name in the peers' TLS certificates, when it isn't their host")
     files = parser.add_argument_group("without Kubernetes")
     files.add_argument("--root-public-key", type=_absolute, help="file with TrustChain's Falcon root public key")
     files.add_argument("--tls-cert", type=_absolute, help="PEM chain of the gRPC service")
     files.add_argument("--tls-key", type=_absolute, help="its PEM key")
+    files.add_argument("--tls-ca", type=_absolute, help="PEM of who issued the peers' TLS certificates; default: ours")
+    files.add_argument("--falcon-key", type=_absolute, help="the ledger's own key, with which it joins the validators")
+    files.add_argument("--falcon-certificate", type=_absolute, help="that key's certificate from TrustChain")
     cluster = parser.add_argument_group("in Kubernetes (when no --root-public-key is given)")
     cluster.add_argument("--namespace", default=environment("POD_NAMESPACE", "hypermesh-system"))
     cluster.add_argument(
@@ -68,6 +92,10 @@ def check_application_options(parser: argparse.ArgumentParser, options: argparse
     files = (options.root_public_key, options.tls_cert, options.tls_key)
     if any(files) and not all(files):
         parser.error("--root-public-key, --tls-cert and --tls-key belong together: give all three or none")
+    if options.p2p_address and not _P2P_ADDRESS.fullmatch(options.p2p_address):
+        parser.error(f"--p2p-address {options.p2p_address}: give an IPv6 address and a port, such as [::]:26656")
+    if bool(options.falcon_key) != bool(options.falcon_certificate):
+        parser.error("--falcon-key and --falcon-certificate belong together: give both or none")
 
 
 def proof_parameters(text: str) -> proofs_pb2.ProofParameters:

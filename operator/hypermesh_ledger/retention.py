@@ -15,6 +15,14 @@ BLOCKS: Final = 2 * EVIDENCE_BLOCKS
 MILLISECONDS: Final = 2 * EVIDENCE_S * 1_000
 
 
+class KeepAll:
+    """Of a ledger with peers: who joins, or was away long, gets all blocks from the others."""
+
+    def after(self, height: int, time_ms: int) -> int:
+        """0: keeps all."""
+        return 0
+
+
 class Retention:
     """Heights and times of the newest blocks. Begins empty at every start: pruning then pauses for MILLISECONDS."""
 

@@ -27,7 +27,8 @@ EX_CONFIG: Final = 78
 LISTEN_S: Final = 900.0
 """Longest time until the application listens: it waits for TrustChain, and says so in its log and its readiness."""
 STALL_S: Final = 30.0
-"""Longest time without a new block (an idle ledger makes one a second) before both are started again."""
+"""Longest time without a new block (an idle ledger makes one a second) before both are started again. Of a ledger with
+peers: only while one of them is ahead. Else the whole chain stands, as with two of four gone, and no restart helps."""
 STOP_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 LEAST_FREE_BYTES: Final = 32 << 20
@@ -156,8 +157,10 @@ class Supervisor:
                     line = await heartbeat.readline()
                 if not line:
                     await asyncio.sleep(STALL_S)  # the application is ending; its exit tells more
-                elif int(line) > self._height:
-                    self._height, moved = int(line), loop.time()
+                else:
+                    height, _, peers = line.partition(b" ")
+                    if int(height) > self._height or (peers and int(peers) <= int(height)):
+                        self._height, moved = int(height), loop.time()
             if loop.time() - moved > STALL_S:
                 raise Ended(f"no block after height {self._height} for {STALL_S:.0f} s")
 

@@ -17,6 +17,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from hypermesh_clients.files import write_durably
+from hypermesh_ledger.errors import HomeMismatch
 
 _Q: Final = 8380417
 _N: Final = 256
@@ -25,6 +26,9 @@ _COLUMNS: Final = 5
 _ETA: Final = 4
 _DROPPED_BITS: Final = 13
 _ZETA: Final = 1753
+
+SEED: Final = "seed"
+"""Field of the key file that CometBFT does not read: who joins shows by a signature that it holds the key."""
 
 Polynomial = list[int]
 
@@ -69,8 +73,21 @@ def write_validator_key(path: Path) -> None:
         "address": hashlib.sha256(public).digest()[:20].hex().upper(),
         "pub_key": {"type": "cometbft/PubKeyMlDsa65", "value": base64.b64encode(public).decode()},
         "priv_key": {"type": "cometbft/PrivKeyMlDsa65", "value": base64.b64encode(packed).decode()},
+        SEED: base64.b64encode(private.private_bytes_raw()).decode(),
     }
     write_durably(path, json.dumps(document).encode(), 0o600)
+
+
+def signer(path: Path) -> tuple[bytes, MLDSA65PrivateKey]:
+    """The public key in that file, and its private one. Raises HomeMismatch for a file without a seed."""
+    document = json.loads(path.read_text())
+    if SEED not in document:
+        raise HomeMismatch(
+            f"{path} was written by a version that kept no seed, so this validator can't show that it holds its key: "
+            "it can go on alone, without --p2p-address, but not take in others."
+        )
+    private = MLDSA65PrivateKey.from_seed_bytes(base64.b64decode(document[SEED], validate=True))
+    return base64.b64decode(document["pub_key"]["value"], validate=True), private
 
 
 def _uniform(seed: bytes) -> Polynomial:

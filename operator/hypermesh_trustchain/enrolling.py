@@ -102,7 +102,7 @@ class Enroller:
         if is_node:
             names = tls_leaves.node_names(addressing.node_prefix(self._root.federation, CLUSTER, key_id, counter))
         else:
-            names = tls_leaves.service_names(identity.subject, self._place.namespace)
+            names = tls_leaves.service_names(identity.service, self._place.namespace)
         role = pb.Role.Name(identity.role).removeprefix("ROLE_").lower()
         return identity, pb.Enrolment(
             certificate=certificates.issue(self._root.falcon.secret, body),

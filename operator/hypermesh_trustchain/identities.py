@@ -39,10 +39,14 @@ class Review(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`subject` is the node's name for ROLE_NODE, else the service's."""
+    """`subject` is the node's name for ROLE_NODE, the pod's for ROLE_VALIDATOR (each has a vote), else the service's.
+
+    `service` is the name of the service that it serves; empty for a node.
+    """
 
     role: pb.Role
     subject: str
+    service: str
 
 
 def identify(review: Review, namespace: str) -> Identity:
@@ -67,4 +71,6 @@ def identify(review: Review, namespace: str) -> Identity:
             f"the token of {review.username} isn't bound to a pod on a node; use the pod's projected token "
             "(a cluster before Kubernetes 1.32 doesn't name the node in it)",
         )
-    return Identity(role, nodes[0] if role == pb.ROLE_NODE else account)
+    if role == pb.ROLE_NODE:
+        return Identity(role, nodes[0], "")
+    return Identity(role, pods[0] if role == pb.ROLE_VALIDATOR else account, account)

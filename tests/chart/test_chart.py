@@ -11,8 +11,11 @@ import pytest
 import yaml
 
 from hypermesh_agent.proxy import removal as removal_module
+from hypermesh_ledger.main import parse
+from hypermesh_ledger.peering import plan
+from hypermesh_trustchain.tls_leaves import service_names
 
-from .conftest import CHART, HELM, ROOT, helm_template
+from .conftest import CHART, HELM, NAMESPACE, ROOT, helm_template
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 Objects = list[dict[str, Any]]
@@ -182,6 +185,9 @@ def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: 
         ("agent.plotk=20", "plotk"),
         ("agent.plotK=17", "plotK"),
         ("ledger.proofs=fast", "proofs"),
+        ("ledger.validators=0", "validators"),
+        ("ledger.validators=2", "validators"),
+        ("ledger.validators=3", "validators"),
         ("agent.sharing.privacyLevel=Secret", "privacyLevel"),
         ("operator.replicas=0", "replicas"),
         ("agent.reservedMemory=lots", "reservedMemory"),
@@ -289,3 +295,27 @@ def test_the_key_encryption_file_reaches_those_whose_keys_rest_in_secrets_and_no
 def test_helm_lint_is_clean(tmp_path: Path) -> None:
     done = subprocess.run([str(HELM), "lint", "--strict", str(CHART)], text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_one_validator_knows_of_no_peers_and_four_know_each_other(rendered: Objects) -> None:
+    (one,) = (each for each in of_kind(rendered, "StatefulSet"))
+    assert one["spec"]["replicas"] == 1
+    assert "podManagementPolicy" not in one["spec"]
+    assert not [each for each in one["spec"]["template"]["spec"]["containers"][0]["command"] if "p2p" in each]
+    done = helm_template("ledger.validators=4")
+    assert done.returncode == 0, done.stderr
+    (four,) = of_kind([item for item in yaml.safe_load_all(done.stdout) if item], "StatefulSet")
+    assert (four["spec"]["replicas"], four["spec"]["podManagementPolicy"]) == (4, "Parallel")
+    container = four["spec"]["template"]["spec"]["containers"][0]
+    options, _ = parse(container["command"][1:])
+    assert options.peers.split(",") == [
+        f"hypermesh-ledger-{number}.hypermesh-ledger-peers.{NAMESPACE}.svc:7450" for number in range(4)
+    ]
+    founder = plan(options.p2p_address, options.peers, "hypermesh-ledger-0", options.peers_tls_name)
+    other = plan(options.p2p_address, options.peers, "hypermesh-ledger-3", options.peers_tls_name)
+    assert founder is not None
+    assert other is not None
+    assert (founder.founder, other.founder) == (True, False)
+    assert len(founder.targets) == len(other.targets) == 3
+    assert founder.tls_name in service_names("hypermesh-ledger", NAMESPACE)
+    assert {"name": "p2p", "containerPort": founder.port} in container["ports"]

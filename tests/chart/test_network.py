@@ -193,3 +193,17 @@ def test_an_api_server_elsewhere_is_reached_when_named() -> None:
 
 def test_policies_can_be_left_out() -> None:
     assert not policies(render("networkPolicy.enabled=false"))
+
+
+def test_validators_reach_each_other_and_nobody_else_reaches_their_p2p() -> None:
+    for values in ((), NARROWED):
+        four, one = render("ledger.validators=4", *values), render(*values)
+        places = {component: place for component, (place, _) in pods(four).items()}
+        ledger = places["ledger"]
+        other = Place("fd00:20::42", ledger.labels)
+        assert reaches(four, other, ledger, 26656)
+        assert reaches(four, other, ledger, 7450)
+        assert not [
+            each for each in (places["operator"], AGENT, STRANGER, OUTSIDE) if reaches(four, each, ledger, 26656)
+        ]
+        assert not reaches(one, ledger, ledger, 26656)

@@ -82,3 +82,12 @@ readinessProbe:
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{- /* The same list for every validator; the first of it begins the chain. */ -}}
+{{- define "hypermesh.ledgerPeers" -}}
+{{- $names := list -}}
+{{- range $number := until (int .Values.ledger.validators) -}}
+{{- $names = append $names (printf "hypermesh-ledger-%d.hypermesh-ledger-peers.%s.svc:7450" $number $.Release.Namespace) -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end }}

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.execution import Block, Result
+from hypermesh_ledger.execution import Block, Lie, Result, Vote
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+from hypermesh_ledger.pb.tendermint.crypto import keys_pb2
+from hypermesh_ledger.pb.tendermint.types import validator_pb2
+
+ABSENT: Final = validator_pb2.BLOCK_ID_FLAG_ABSENT
+KINDS: Final = {
+    abci.UNKNOWN: ledger_pb2.MISBEHAVIOR_KIND_UNSPECIFIED,
+    abci.DUPLICATE_VOTE: ledger_pb2.MISBEHAVIOR_KIND_DUPLICATE_VOTE,
+    abci.LIGHT_CLIENT_ATTACK: ledger_pb2.MISBEHAVIOR_KIND_LIGHT_CLIENT_ATTACK,
+}
 
 
 async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci.ResponseFinalizeBlock:
     """The reason of a refusal is in data, which consensus covers; the sentence is in the log, which it does not."""
     time_ms = request.time.seconds * 1000 + request.time.nanos // 1_000_000
-    block = Block(request.height, time_ms, request.hash, list(request.txs))
+    votes = [Vote(each.validator.address, each.block_id_flag != ABSENT) for each in request.decided_last_commit.votes]
+    lies = [_lie(each) for each in request.misbehavior]
+    block = Block(request.height, time_ms, request.hash, list(request.txs), votes, lies)
     pending = await core.finalize(block)
     return abci.ResponseFinalizeBlock(
         tx_results=[_result(result) for result in pending.outcome.results],
         app_hash=pending.prepared.head.app_hash,
+        validator_updates=[
+            abci.ValidatorUpdate(pub_key=keys_pb2.PublicKey(mldsa65=each.consensus_key), power=each.power)
+            for each in pending.outcome.powers
+        ],
     )
+
+
+def _lie(found: abci.Misbehavior) -> Lie:
+    time_ms = found.time.seconds * 1000 + found.time.nanos // 1_000_000
+    return Lie(found.validator.address, KINDS[found.type], found.height, time_ms)
 
 
 def _result(result: Result) -> abci.ExecTxResult:

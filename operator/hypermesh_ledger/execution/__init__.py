@@ -4,5 +4,6 @@ One file a concern. Everything is integers, bytes and ordered scans; time is the
 """
 
 from hypermesh_ledger.execution.block import Block, Outcome, Result, execute, judge
+from hypermesh_ledger.execution.context import Lie, Vote
 
-__all__ = ["Block", "Outcome", "Result", "execute", "judge"]
+__all__ = ["Block", "Lie", "Outcome", "Result", "Vote", "execute", "judge"]

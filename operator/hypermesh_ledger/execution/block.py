@@ -1,6 +1,7 @@
 """execute: one block on one state, and judge: one transaction in it.
 
-Order within a block: a new epoch when it is time, leases that are over, then the transactions one by one. A refused
+Order within a block: a new epoch when it is time, leases that are over, who of the validators was there or lied, then
+the transactions one by one. A refused
 transaction leaves nothing behind but its result.
 """
 
@@ -14,19 +15,21 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
-from hypermesh_ledger.execution import allocation, enrolment, epochs, memory, proving, registration
-from hypermesh_ledger.execution.context import Context, Signer, read
+from hypermesh_ledger.execution import allocation, enrolment, epochs, memory, proving, registration, validators
+from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read
 from hypermesh_ledger.state import Fork, Reader, Writes
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What consensus decided. Time is the block's, unix milliseconds; hash is 32 bytes."""
+    """What consensus decided. time_ms: the block's, unix; hash: 32 bytes; votes: who signed the block before."""
 
     height: int
     time_ms: int
     hash: bytes
     txs: Sequence[bytes]
+    votes: Sequence[Vote] = ()
+    lies: Sequence[Lie] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A block's effect: what to write, one result a transaction, and the epoch it ran in."""
+    """A block's effect: what to write, one result a transaction, the epoch it ran in, and validators' new powers."""
 
     writes: Writes
     results: list[Result]
     epoch: ledger_pb2.Epoch
+    powers: Sequence[validators.Power] = ()
 
 
 def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
@@ -54,20 +58,21 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
     fork = Fork(base)
     epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
     allocation.expire(fork, block.time_ms, block.height)
+    validators.attend(fork, block.height, block.time_ms, block.votes, block.lies)
     results: list[Result] = []
     for tx in block.txs:
         child = Fork(fork)
         tx_hash = operations.tx_hash(tx)
         try:
             decoded = operations.decode(tx)
-            context = Context(child, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded)
+            context = _context(child, block, chain_id, genesis, epoch, verify, decoded)
             height = _judge(context)
         except Refused as refusal:
             results.append(Result(tx_hash, block.height, refusal.reason, refusal.message))
         else:
             fork.merge(child)
             results.append(Result(tx_hash, height))
-    return Outcome(fork.writes, results, epoch)
+    return Outcome(fork.writes, results, epoch, validators.powers(base, fork))
 
 
 def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verify) -> int:
@@ -75,8 +80,21 @@ def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verif
     genesis, chain_id = _fixed(base)
     fork = Fork(base)
     epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
-    context = Context(fork, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded)
-    return _judge(context)
+    return _judge(_context(fork, block, chain_id, genesis, epoch, verify, decoded))
+
+
+def _context(
+    state: Fork,
+    block: Block,
+    chain_id: str,
+    genesis: ledger_pb2.Genesis,
+    epoch: ledger_pb2.Epoch,
+    verify: Verify,
+    decoded: operations.Decoded,
+) -> Context:
+    return Context(
+        state, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded, block.votes
+    )
 
 
 def _fixed(base: Reader) -> tuple[ledger_pb2.Genesis, str]:
@@ -114,6 +132,10 @@ def _judge(context: Context) -> int:
             return allocation.allocate(context, signer, operation.allocate)
         case "release":
             return allocation.release(context, signer, operation.release)
+        case "join_validator":
+            return validators.join_validator(context, signer, operation.join_validator)
+        case "leave_validator":
+            return validators.leave_validator(context, signer)
     raise Refused(Reason.Malformed, f"Operation {context.decoded.kind} is not known here.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,24 @@ from hypermesh_ledger.checks import Verify
 from hypermesh_ledger.state import Fork, Reader
 
 Record = TypeVar("Record", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """Whether a validator signed the block before: address is the first 20 bytes of SHA-256(consensus key)."""
+
+    address: bytes
+    signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """Misbehaviour that CometBFT verified; kind is a MisbehaviorKind."""
+
+    address: bytes
+    kind: ledger_pb2.MisbehaviorKind
+    height: int
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,7 @@ class Context:
     epoch: ledger_pb2.Epoch
     verify: Verify
     decoded: Decoded
+    votes: Sequence[Vote] = ()
 
     def put(self, key: bytes, record: Message) -> None:
         """Write a record in its canonical form."""

@@ -121,9 +121,10 @@ async def test_a_node_gets_its_name_from_its_token(install: Any, trust: Trust) -
     ("account", "role"), [("hypermesh-operator", pb.ROLE_OPERATOR), ("hypermesh-ledger", pb.ROLE_VALIDATOR)]
 )
 async def test_services_get_their_role_and_service_name(install: Any, trust: Trust, account: str, role: int) -> None:
-    token, _ = await install.token_file(account)
+    token, pod = await install.token_file(account)
     enrolment = await enrol_at(install, trust, token)
-    assert (enrolment.body.role, enrolment.body.subject, enrolment.body.node_counter) == (role, account, 0)
+    subject = pod["metadata"]["name"] if role == pb.ROLE_VALIDATOR else account
+    assert (enrolment.body.role, enrolment.body.subject, enrolment.body.node_counter) == (role, subject, 0)
     leaf = x509.load_pem_x509_certificate(enrolment.tls_chain)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == [f"{account}.{install.namespace}.svc"]

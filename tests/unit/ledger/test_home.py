@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,28 @@ async def test_only_a_refusal_by_trustchain_is_lasting(
     with pytest.raises(expected) as caught:
         await membership.join(membership.TrustChain("hypermesh-system", "[::1]:1", tmp_path / "token"))
     assert isinstance(caught.value, errors.Unrunnable) is lasting
+
+
+def test_with_peers_cometbft_listens_and_tells_them(copy: Path) -> None:
+    network = home.Network("[fd00::1]:26656", "aa@[fd00::2]:26656", None)
+    home.prepare(copy, CHAIN, GENESIS, network)
+    text = tomllib.loads((copy / "config" / "config.toml").read_text())
+    assert text["p2p"]["laddr"] == "tcp://[fd00::1]:26656"
+    assert text["p2p"]["persistent_peers"] == "aa@[fd00::2]:26656"
+    assert text["mempool"]["broadcast"] is True
+    home.prepare(copy, CHAIN, GENESIS)
+    assert (copy / "config" / "config.toml").read_text() == home.CONFIG
+    alone = tomllib.loads(home.CONFIG)
+    assert (alone["p2p"]["laddr"], alone["mempool"]["broadcast"]) == ("tcp://[::1]:0", False)
+
+
+def test_a_joined_home_has_the_chain_of_its_peers_and_its_own_key(made: Path, tmp_path: Path) -> None:
+    document = json.loads((made / "config" / "genesis.json").read_text())
+    network = home.Network("[fd00::1]:26656", "", document)
+    assert home.prepare(tmp_path, CHAIN, GENESIS, network) == CHAIN
+    assert json.loads((tmp_path / "config" / "genesis.json").read_text()) == document
+    own = json.loads((tmp_path / "config" / "priv_validator_key.json").read_text())
+    assert own["pub_key"] != document["validators"][0]["pub_key"]
+    assert home.prepare(tmp_path, CHAIN, GENESIS, home.Network("[fd00::1]:26656", "", None)) == CHAIN
+    with pytest.raises(errors.HomeMismatch, match="needs --p2p-address"):
+        home.prepare(tmp_path, CHAIN, GENESIS)

@@ -16,9 +16,10 @@ from hypermesh import falcon
 from hypermesh.v1 import trust_pb2
 from hypermesh_clients.enrolment import Enrolment
 from hypermesh_clients.trust import Trust
-from hypermesh_ledger import membership
-from hypermesh_ledger.application import Progress
+from hypermesh_ledger import membership, supervisor
+from hypermesh_ledger.application import BEHIND_BLOCKS, Progress
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.peering import Peers
 
 KEY = falcon.generate()
 TRUST = Trust(KEY.public, b"no certificate", bytes(5), 1, IPv6Network("fd12:3456:789a:1::/64"), "uid")
@@ -68,3 +69,42 @@ def test_a_failing_renewal_is_told_and_tried_again(
 
 def test_a_certificate_that_lasts_is_ready(tmp_path: Path) -> None:
     assert joined(tmp_path, time.time() + 60).check() is None
+
+
+def test_with_peers_the_heartbeat_tells_whose_fault_a_stop_is() -> None:
+    head, peers = SimpleNamespace(height=7), SimpleNamespace(best=0)
+    progress = Progress()
+    progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
+    assert progress.heartbeat() == b"7\n"
+    progress.peers = cast(Peers, peers)
+    head.height = 8
+    assert progress.heartbeat() == b"8 0\n"
+    assert progress.check() is None
+    peers.best = 9 + BEHIND_BLOCKS
+    assert progress.heartbeat() == f"8 {peers.best}\n".encode()
+    assert "catching up: at height 8" in (progress.check() or "")
+    assert progress.behind()
+
+
+@pytest.mark.parametrize(
+    ("beats", "restarts"),
+    [(b"7\n", True), (b"7 9\n", True), (b"7 7\n", False), (b"7 0\n", False)],
+)
+async def test_who_has_nobody_ahead_waits(
+    beats: bytes, restarts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain that stands for want of others is no reason to start again; a lone one, or one left behind, is."""
+    monkeypatch.setattr(supervisor, "STALL_S", 0.3)
+    reader = asyncio.StreamReader()
+    watching = asyncio.create_task(supervisor.Supervisor(tmp_path, supervisor.Commands([], []))._stalls(reader))
+    for _ in range(100):
+        reader.feed_data(beats)
+        await asyncio.sleep(0.01)
+        if watching.done():
+            break
+    assert watching.done() is restarts
+    if restarts:
+        with pytest.raises(supervisor.Ended, match="no block after height 7"):
+            await watching
+    else:
+        watching.cancel()

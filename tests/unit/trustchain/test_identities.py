@@ -28,9 +28,9 @@ def review(
 @pytest.mark.parametrize(
     ("account", "expected"),
     [
-        ("hypermesh-agent", Identity(pb.ROLE_NODE, "node-1")),
-        ("hypermesh-operator", Identity(pb.ROLE_OPERATOR, "hypermesh-operator")),
-        ("hypermesh-ledger", Identity(pb.ROLE_VALIDATOR, "hypermesh-ledger")),
+        ("hypermesh-agent", Identity(pb.ROLE_NODE, "node-1", "")),
+        ("hypermesh-operator", Identity(pb.ROLE_OPERATOR, "hypermesh-operator", "hypermesh-operator")),
+        ("hypermesh-ledger", Identity(pb.ROLE_VALIDATOR, "agent-x", "hypermesh-ledger")),
     ],
 )
 def test_roles(account: str, expected: Identity) -> None:
