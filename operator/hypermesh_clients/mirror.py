@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 SILENCE_S: Final = 5.0
 """The ledger sends a marker every second; after this much silence the connection is given up."""
 HALTED_S: Final = 10.0
-"""A ledger without a new block for this long (idle, it makes one a second) commits nothing, whatever it answers."""
+"""A ledger without a new block for this long (idle, it makes one every 3 s) commits nothing, whatever it answers."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 

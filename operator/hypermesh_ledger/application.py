@@ -117,7 +117,7 @@ async def run(options: argparse.Namespace) -> None:
     core = Core(store, verdicts, Pool(gossip=plan is not None), Metrics(), snapshots)
     if plan is not None:
         core.retention = KeepAll()
-    core.metrics.watch(lambda: len(core.pool), lambda: len(core.watches))
+    core.metrics.watch(core.pool, lambda: len(core.watches))
     progress.begin(core)
     probes.add("certificate", joined.check)
     abci = AbciServer(core, home.ABCI_SOCKET)

@@ -25,9 +25,10 @@ from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
+from hypermesh_ledger.inbox import Inbox
 from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
-from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool
+from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.retention import KeepAll, Retention
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
@@ -71,6 +72,8 @@ class Core:
         self.verdicts = verdicts
         self.pool = pool
         self.metrics = metrics
+        pool.lost = metrics.lost
+        self.inbox = Inbox(self.admit)
         self.watches = Watches(store)
         self.retention: Retention | KeepAll = Retention()
         self.born: Memory | None = None
@@ -92,7 +95,10 @@ class Core:
     # -- transactions ----------------------------------------------------------------------------------------
 
     async def submit(self, tx: bytes) -> Result:
-        """Admit a client's transaction and wait until a block decided it. Raises Refused when not admitted."""
+        """Admit a client's transaction and wait until a block decided it, or the pool lost it (then height is 0).
+
+        Raises Refused when not admitted.
+        """
         tx_hash = operations.tx_hash(tx)
         waiter = self.pool.wait_for(tx_hash)  # before admission: a block may decide it the moment it is pooled
         try:
@@ -136,7 +142,7 @@ class Core:
         self.pool.add(decoded, tx, self._share(decoded.envelope.signer))
         return None
 
-    def _share(self, signer: bytes) -> int:
+    def _share(self, signer: bytes) -> Share:
         """How much of the pool a key may fill; an operator speaks for a whole cluster."""
         record = read(self.base, keys.node(signer), ledger_pb2.NodeRecord)
         body = trust_pb2.CertificateBody.FromString(b"" if record is None else record.certificate.body)
@@ -185,7 +191,7 @@ class Core:
         self._take_snapshot()
         self.born = None
         self.metrics.committed(pending.prepared.head, pending.outcome.results, time.perf_counter() - started)
-        self.pool.decide(pending.outcome.results)
+        self.pool.decide(pending.outcome.results, pending.block.time_ms)
         self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)
         return pending.prepared.head
 

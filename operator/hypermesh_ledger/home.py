@@ -25,6 +25,8 @@ from hypermesh_ledger.validator_key import write_validator_key
 ABCI_SOCKET: Final = Path("run/abci.sock")
 RPC_SOCKET: Final = Path("run/rpc.sock")
 MAX_BLOCK_BYTES: Final = 4 << 20
+IDLE_S: Final = 3.0
+"""An idle ledger's time between blocks: a third of what readiness checks and mirrors take for a halt."""
 EVIDENCE_BLOCKS: Final = 500
 EVIDENCE_S: Final = 60
 """CometBFT keeps header and commit of a block that is younger than both, for ever when it is pruned before. So blocks
@@ -61,10 +63,10 @@ reap_interval = "50ms"
 discard_abci_responses = true
 
 [consensus]
-# The application waits up to 1 s in PrepareProposal: an empty block is a block that waits for its first operation.
+# The application waits up to IDLE_S in PrepareProposal: an empty block is one that waits for its first operation.
 create_empty_blocks = true
 timeout_commit = "0s"
-timeout_propose = "2s"
+timeout_propose = "5s"
 timeout_propose_delta = "200ms"
 timeout_prevote = "200ms"
 timeout_precommit = "200ms"
@@ -98,7 +100,8 @@ def configuration(network: Network | None) -> str:
         'persistent_peers_max_dial_period = "5s"',
     )
     with_peers = CONFIG.replace('laddr = "tcp://[::1]:0"', "\n".join(lines))
-    return with_peers.replace("broadcast = false", "broadcast = true")
+    with_peers = with_peers.replace("broadcast = false", "broadcast = true")
+    return with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
 
 
 def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, network: Network | None = None) -> str:

@@ -27,8 +27,9 @@ EX_CONFIG: Final = 78
 LISTEN_S: Final = 900.0
 """Longest time until the application listens: it waits for TrustChain, and says so in its log and its readiness."""
 STALL_S: Final = 30.0
-"""Longest time without a new block (an idle ledger makes one a second) before both are started again. Of a ledger with
-peers: only while one of them is ahead. Else the whole chain stands, as with two of four gone, and no restart helps."""
+"""Longest time without a new block (an idle ledger makes one every few seconds) before both are started again. Of a
+ledger with peers: only while one of them is ahead. Else the whole chain stands, as with two of four gone, and no
+restart helps."""
 STOP_S: Final = 5.0
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 LEAST_FREE_BYTES: Final = 32 << 20

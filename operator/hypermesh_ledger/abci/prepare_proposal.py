@@ -1,8 +1,12 @@
-"""PrepareProposal: our own pool decides what goes into a block; waits a moment for the first transaction.
+"""PrepareProposal: our own pool decides what goes into a block; waits for the first transaction while none is there.
 
-Waiting here makes a lone operation commit at once and an idle ledger make one block a second. A block's time is when
-the block before it was agreed; after an outage the first block is therefore left empty, so that no operation is judged
-by a clock that stood still.
+    something waits        -> a block of it, at once
+    an epoch or lease due  -> an empty block, at once: that block's time does it
+    neither                -> wait for a transaction, for what is due next, or IDLE_S; then an empty block
+
+A block's time is when the block before it was agreed, so waiting makes the clock old. Whoever waited longer than
+FRESH_S therefore leaves the block empty, and the next one, which follows at once, judges by a clock that is right.
+The same after an outage. What an idle ledger costs is in docs/concepts/ledger.md.
 """
 
 from __future__ import annotations
@@ -11,15 +15,37 @@ import time
 from typing import Final
 
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.execution.schedule import next_due
+from hypermesh_ledger.home import IDLE_S
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
-PATIENCE_S: Final = 1.0
-"""Below CometBFT's timeout_propose."""
+FRESH_S: Final = 1.0
+"""How old a clock may be by which operations are judged."""
+IDLE_WITH_PEERS_S: Final = 1.0
+"""Instead of IDLE_S: while a proposer waits so do the others, and how long they take a dead one's silence for it."""
+LEAST_S: Final = 0.05
+"""Shortest wait for what is due: other validators' clocks may be behind ours."""
 STALE_S: Final = 30
+"""After an outage of this length the first block is left empty."""
 
 
 async def prepare_proposal(core: Core, request: abci.RequestPrepareProposal) -> abci.ResponsePrepareProposal:
     """Never more than max_tx_bytes."""
+    block_ms = request.time.seconds * 1000 + request.time.nanos // 1_000_000
     if time.time() - request.time.seconds > STALE_S:
         return abci.ResponsePrepareProposal()
-    return abci.ResponsePrepareProposal(txs=await core.pool.take(request.max_tx_bytes, PATIENCE_S))
+    started = time.monotonic()
+    if not len(core.pool) and not await core.pool.filled(_patience(core, block_ms)):
+        return abci.ResponsePrepareProposal()
+    if time.monotonic() - started > FRESH_S:
+        return abci.ResponsePrepareProposal()
+    return abci.ResponsePrepareProposal(txs=core.pool.take(request.max_tx_bytes, block_ms))
+
+
+def _patience(core: Core, block_ms: int) -> float:
+    """Seconds to wait for a transaction before an empty block of time block_ms."""
+    due_ms = next_due(core.base)
+    if due_ms <= block_ms:
+        return 0.0
+    idle_s = IDLE_WITH_PEERS_S if core.pool.gossips else IDLE_S
+    return min(idle_s, max(LEAST_S, due_ms / 1000 - time.time()))

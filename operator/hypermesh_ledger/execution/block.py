@@ -34,7 +34,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one transaction: committed at height, or refused for reason."""
+    """What became of one transaction: committed at height, or refused for reason (height 0: before any block)."""
 
     tx_hash: bytes
     height: int

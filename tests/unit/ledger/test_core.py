@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
-from hypermesh_ledger import pool as pool_module
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.execution import Block, Outcome, execute
 from hypermesh_ledger.metrics import Metrics
-from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
+from hypermesh_ledger.pool.limits import WHOLE
 from hypermesh_ledger.store import Store
 from hypermesh_ledger.verdicts import Verdicts
 from hypermesh_ledger.verifier import Verifier
@@ -65,9 +66,29 @@ async def test_proofs_of_a_block_are_settled_in_one_pass(
     core.store.close()
 
 
+async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> None:
+    """Not by a time-out, but by the reason, as soon as no block can take the operation any more."""
+    core, _ = core_of(settled, tmp_path / "state")
+    tx = settled.allocate(allocation(settled.node, settled.cpu, "late", 1))
+    until_ms = operations.decode(tx).operation.valid_until_ms
+    submitting = asyncio.create_task(core.submit(tx))
+    async with asyncio.timeout(30):
+        assert await core.pool.filled(30)
+        await core.finalize(Block(settled.height + 1, until_ms, b"h" * 32, ()))
+        await core.commit()
+        assert len(core.pool) == 1  # valid to the last millisecond
+        await core.finalize(Block(settled.height + 2, until_ms + 1, b"h" * 32, ()))
+        await core.commit()
+        result = await submitting
+    assert (result.reason, result.height, len(core.pool)) == (Reason.Expired, 0, 0)
+    assert result.message
+    core.verdicts.close()
+    core.store.close()
+
+
 async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_module, "OPERATORS_SHARE", 2)
-    monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", 1)
+    monkeypatch.setattr(core_module, "OPERATORS_SHARE", Share(2, 1 << 20))
+    monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", Share(1, 1 << 20))
     core, _ = core_of(settled, tmp_path / "state")
     refs = settled.refs(settled.node, settled.node, settled.cpu_id)
     update = ledger_pb2.UpdateAsset(asset_id=settled.cpu_id, revision=1, sharing=settled.cpu.sharing)
@@ -82,6 +103,8 @@ async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch:
             await core.admit(too_many, operations.tx_hash(too_many))
         assert caught.value.reason is Reason.MempoolFull
     assert len(core.pool) == 3
-    assert pool_module.EVERYBODYS_SHARE < pool_module.OPERATORS_SHARE < pool_module.MAX_TXS
+    for less, more in ((EVERYBODYS_SHARE, OPERATORS_SHARE), (OPERATORS_SHARE, WHOLE)):
+        assert less.txs < more.txs
+        assert less.bytes < more.bytes
     core.verdicts.close()
     core.store.close()

@@ -1,0 +1,219 @@
+"""Pool: what waits for a block, in classes and lanes, bounded; and who waits for what became of it.
+
+    add -> [lane of its signer in its class] -> take (a proposal; nothing leaves) -> decide (a committed block)
+                 |                |
+                 gives way        its validity ends: told so, with nobody's help
+
+A transaction leaves when a block decides it, when block time passes its validity, or when it gives way to another.
+Whoever submitted it is told in each case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from hypermesh.operations import Decoded
+from hypermesh.refusals import Reason, Refused
+from hypermesh_ledger.execution import Result
+from hypermesh_ledger.pool.lanes import Entry, Lane, Lanes
+from hypermesh_ledger.pool.limits import EVERYBODYS_SHARE, WHOLE, Share, Use, displaced
+from hypermesh_ledger.pool.priority import LIFT_BLOCKS, Class, class_of
+
+_SLACK: Final = 64
+
+Waiter = asyncio.Future[Result]
+Lost = Callable[[Reason, Class], None]
+
+
+class Pool:
+    """Transactions by their hash, with their signers. All calls on one event loop."""
+
+    def __init__(self, gossip: bool = False, whole: Share = WHOLE) -> None:
+        """gossip: keep a list of what peers have not been told yet (`reap`); whole: what may wait in all."""
+        self.lost: Lost = lambda reason, rank: None
+        """Called when a transaction leaves undecided, with its class: Reason.MempoolFull or Reason.Expired."""
+        self.whole = whole
+        self._entries: dict[bytes, Entry] = {}
+        self._classes = {rank: Lanes() for rank in Class}
+        self._used: dict[bytes, Use] = {}
+        self._use = Use()
+        self._ends: list[tuple[int, bytes]] = []
+        self._blocks = 0
+        self._sequence = itertools.count()
+        self._waiters: dict[bytes, list[Waiter]] = {}
+        self._untold: dict[Class, deque[bytes]] | None = {rank: deque() for rank in Class} if gossip else None
+        self._filled = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, tx_hash: bytes) -> bool:
+        return tx_hash in self._entries
+
+    @property
+    def gossips(self) -> bool:
+        """Whether there are peers to tell."""
+        return self._untold is not None
+
+    @property
+    def size(self) -> int:
+        """What waits, in bytes of a block."""
+        return self._use.bytes
+
+    def count(self, rank: Class) -> int:
+        """How many wait in this class now."""
+        return len(self._classes[rank])
+
+    # -- in --------------------------------------------------------------------------------------------------
+
+    def add(self, decoded: Decoded, tx: bytes, share: Share = EVERYBODYS_SHARE) -> None:
+        """Admit a checked transaction; once more changes nothing. share: how much its signer may have here.
+
+        Raises Refused(MempoolFull).
+        """
+        if decoded.tx_hash in self:
+            return
+        rank, signer = class_of(decoded.kind), decoded.envelope.signer
+        until, sequence = decoded.operation.valid_until_ms, next(self._sequence)
+        entry = Entry(decoded.tx_hash, tx, signer, rank, until, self._blocks, sequence, rank)
+        for other in self._giving_way(entry, share):
+            self._lose(other, Reason.MempoolFull, "It gave way to another transaction: the pool is full.")
+        self._entries[entry.tx_hash] = entry
+        self._classes[rank].add(entry)
+        self._used.setdefault(signer, Use()).change(entry, 1)
+        self._use.change(entry, 1)
+        heapq.heappush(self._ends, (until, entry.tx_hash))
+        if len(self._ends) > 2 * len(self) + _SLACK:
+            self._ends = [(each.valid_until_ms, each.tx_hash) for each in self._entries.values()]
+            heapq.heapify(self._ends)
+        if self._untold is not None:
+            self._untold[rank].append(entry.tx_hash)
+        self._filled.set()
+
+    def _giving_way(self, entry: Entry, share: Share) -> list[Entry]:
+        """Who has to leave for this one. Raises Refused(MempoolFull)."""
+        own = self._classes[entry.current].lanes.get(entry.lane)
+        own_bytes = own.bytes if own else 0
+        used = self._used.get(entry.signer, Use())
+        gone = displaced(entry, self._own_lower(entry), own_bytes, used, share)
+        if gone is None:
+            text = f"{used.txs} transactions ({used.bytes} bytes) of key {entry.signer.hex()[:16]} are waiting already."
+            raise Refused(Reason.MempoolFull, text)
+        leaving = displaced(entry, self._lanes(), own_bytes, self._use, self.whole, gone)
+        if leaving is None:
+            raise Refused(Reason.MempoolFull, f"{len(self)} transactions ({self.size} bytes) are waiting already.")
+        return gone + leaving
+
+    def _own_lower(self, entry: Entry) -> Iterator[tuple[Class, Lane]]:
+        """The same signer's lanes of lower classes: a key that has used up its share may still release."""
+        for rank, lanes in self._classes.items():
+            lane = lanes.lanes.get((entry.signer, rank))
+            if rank > entry.current and lane is not None:
+                yield rank, lane
+
+    def _lanes(self) -> Iterator[tuple[Class, Lane]]:
+        return ((rank, lane) for rank, lanes in self._classes.items() for lane in lanes.lanes.values())
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    def wait_for(self, tx_hash: bytes) -> Waiter:
+        """A future for the result of an admitted transaction; of height 0 when no block decided it."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(tx_hash, []).append(waiter)
+        return waiter
+
+    def forget(self, tx_hash: bytes, waiter: Waiter) -> None:
+        """Nobody waits on this future any more."""
+        waiters = self._waiters.get(tx_hash, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self._waiters.pop(tx_hash, None)
+
+    def _tell(self, result: Result) -> None:
+        for waiter in self._waiters.pop(result.tx_hash, []):
+            if not waiter.done():
+                waiter.set_result(result)
+
+    # -- out -------------------------------------------------------------------------------------------------
+
+    async def filled(self, patience_s: float) -> bool:
+        """Whether something waits; waits up to patience_s for the first."""
+        if not len(self):
+            self._filled.clear()
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._filled.wait()
+            except TimeoutError:
+                return False
+        return True
+
+    def take(self, max_bytes: int, time_ms: int) -> list[bytes]:
+        """What a block of that time may carry, in order. Nothing leaves the pool by this."""
+        taken: list[bytes] = []
+        for lanes in self._classes.values():
+            for entry in lanes.fill(max_bytes, time_ms):
+                max_bytes -= entry.size
+                taken.append(entry.tx)
+        return taken
+
+    def reap(self, max_bytes: int) -> list[bytes]:
+        """What peers have not been told yet, the first class first; max_bytes 0 for no limit."""
+        taken: list[bytes] = []
+        size = 0
+        for untold in (self._untold or {}).values():
+            while untold:
+                entry = self._entries.get(untold[0])
+                if entry is not None:
+                    size += entry.size
+                    if max_bytes and size > max_bytes:
+                        return taken
+                    taken.append(entry.tx)
+                untold.popleft()
+        return taken
+
+    def decide(self, results: Iterable[Result], time_ms: int) -> None:
+        """A committed block and its time: what it decided and what it outlived leaves, submitters get the answer."""
+        for result in results:
+            entry = self._entries.get(result.tx_hash)
+            if entry is not None:
+                self._remove(entry, served=True)
+            self._tell(result)
+        while self._ends and self._ends[0][0] < time_ms:
+            _, tx_hash = heapq.heappop(self._ends)
+            entry = self._entries.get(tx_hash)
+            if entry is not None:
+                self._lose(entry, Reason.Expired, "The operation's validity ended before a block took it.")
+        self._blocks += 1
+        self._lift()
+        for lanes in self._classes.values():
+            lanes.advance()
+
+    def _lift(self) -> None:
+        """Into the first class: what waits for too long, one of a lane at a time."""
+        first = self._classes[Class.FIRST]
+        for rank in list(Class)[1:]:
+            for entry in self._classes[rank].heads():
+                if entry.admitted <= self._blocks - LIFT_BLOCKS and entry.lane not in first.lanes:
+                    self._classes[rank].remove(entry, served=True)
+                    entry.current = Class.FIRST
+                    first.add(entry)
+
+    def _lose(self, entry: Entry, reason: Reason, text: str) -> None:
+        self._remove(entry, served=False)
+        self.lost(reason, entry.current)
+        self._tell(Result(entry.tx_hash, 0, reason, text))
+
+    def _remove(self, entry: Entry, served: bool) -> None:
+        del self._entries[entry.tx_hash]
+        self._classes[entry.current].remove(entry, served)
+        self._use.change(entry, -1)
+        used = self._used[entry.signer]
+        used.change(entry, -1)
+        if not used.txs:
+            del self._used[entry.signer]
