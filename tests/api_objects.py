@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -133,9 +134,9 @@ async def bound_token(kube: Kube, account: str, node: str, namespace: str = SYST
 
 
 def kubeconfig(administrators: Path, target: Path, bearer: str) -> Path:
-    """The administrator's kubeconfig with the bearer token in place of the certificate."""
+    """The administrator's kubeconfig with the bearer token in place of the certificate; JSON, which is YAML too."""
     content = yaml.safe_load(administrators.read_text())
     for user in content["users"]:
         user["user"] = {"token": bearer}
-    target.write_text(yaml.safe_dump(content))
+    target.write_text(json.dumps(content))
     return target

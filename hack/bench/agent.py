@@ -132,7 +132,7 @@ async def hotplug(repetitions: int) -> list[Row]:
     return [compared("hot-plug: attach -> in the inventory", "ms", found, "kernel's event", bare)]
 
 
-async def running() -> list[Row]:
+async def running(settle_s: float) -> list[Row]:
     """RSS of a real agent whose Assets are Ready, after some epochs."""
     sys.path.append(str(TESTS))
     import agent_mesh as meshes
@@ -152,7 +152,7 @@ async def running() -> list[Row]:
 
             await meshes.until("every Asset Ready", everything_ready, 120, every=0.1)
             first = time.perf_counter() - began
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(settle_s)
             process = mesh.agent.pid
             return [
                 compared("running agent, RSS", "kB", [resident(process)], "limit", [LIMIT_KB]),
@@ -161,7 +161,7 @@ async def running() -> list[Row]:
             ]
 
 
-def rows(repetitions: int) -> Iterator[Row]:
+def rows(repetitions: int, settle_s: float) -> Iterator[Row]:
     yield from memory()
     yield from asyncio.run(surveys(repetitions))
     if os.geteuid() != 0:
@@ -172,13 +172,15 @@ def rows(repetitions: int) -> Iterator[Row]:
     import agent_mesh as meshes
 
     with meshes.own_network():
-        yield from asyncio.run(running())
+        yield from asyncio.run(running(settle_s))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Memory and delays of the agent.")
     parser.add_argument("--repetitions", type=int, default=10)
-    publish("agent", rows(parser.parse_args().repetitions))
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds of epochs before memory is read")
+    options = parser.parse_args()
+    publish("agent", rows(options.repetitions, options.settle))
 
 
 if __name__ == "__main__":

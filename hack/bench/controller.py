@@ -16,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT), str(Path(__file__).parent)]  # last: they must shadow nothing
@@ -31,6 +32,8 @@ from hypermesh.conditions import is_true  # noqa: E402
 from hypermesh.v1 import ledger_pb2  # noqa: E402
 from hypermesh_clients.kube import Kube, Object, WatchType  # noqa: E402
 from hypermesh_clients.kube_resources import ALLOCATIONS, NAMESPACES, PROXY_MAPPINGS  # noqa: E402
+
+T = TypeVar("T")
 
 EMPTY = Path(__file__).with_name("_empty_operator.py")
 LIMIT_S = 600.0
@@ -103,6 +106,16 @@ async def clear(kube: Kube, namespace: str, *, finalizers: bool = True) -> None:
             await asyncio.sleep(0.2)
 
 
+async def while_running(process: subprocess.Popen[bytes], work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives. Raises RuntimeError when the process ends first: nobody would ever do the work's objects."""
+    task = asyncio.create_task(work)
+    while not (await asyncio.wait({task}, timeout=1))[0]:
+        if (status := process.poll()) is not None:
+            task.cancel()
+            raise RuntimeError(f"{process.args!r} ended with status {status}; its output above says why")
+    return task.result()
+
+
 async def empty(mesh: Mesh, namespace: str, count: int) -> Figures:
     """The baseline."""
     config = await mesh.operator_kubeconfig()
@@ -110,8 +123,9 @@ async def empty(mesh: Mesh, namespace: str, count: int) -> Figures:
     try:
         await asyncio.sleep(4)
         start, before = resident(process.pid) / 1024, cpu_s(process.pid)
-        rate, latency = await load(
-            mesh.kube, namespace, count, lambda item: ANNOTATION in (item["metadata"].get("annotations") or {})
+        rate, latency = await while_running(
+            process,
+            load(mesh.kube, namespace, count, lambda item: ANNOTATION in (item["metadata"].get("annotations") or {})),
         )
         full = resident(process.pid) / 1024
         return Figures(rate, start, full, (cpu_s(process.pid) - before) * 1000 / count, latency)

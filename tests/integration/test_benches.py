@@ -1,0 +1,47 @@
+"""Benchmarks run, small: no figure is judged here, only that every program still makes its rows.
+
+mesh is left out because it measures the demo's cluster, and the tests of the cluster come later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 300
+MISSED_A_BOUND = 1
+SMALL = {
+    "agent": ["--repetitions", "1", "--settle", "1"],
+    "controller": ["--objects", "10", "--repetitions", "1"],
+    "ledger": ["--repetitions", "1", "--single", "3", "--crowd", "20"],
+    "proofs": ["--repetitions", "1"],
+    "proxy": ["--repetitions", "1", "--elements", "50", "--reads", "20"],
+}
+
+
+def test_every_benchmark_is_here() -> None:
+    programs = {path.stem for path in (ROOT / "hack" / "bench").glob("[a-z]*.py")}
+    assert programs == {*SMALL, "mesh"}
+
+
+@pytest.mark.parametrize("area", sorted(SMALL))
+def test_a_small_run_makes_rows(area: str) -> None:
+    rows = ROOT / "build" / "bench" / f"{area}.jsonl"
+    rows.unlink(missing_ok=True)
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-P", str(ROOT / "hack" / "bench" / f"{area}.py"), *SMALL[area]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode in (0, MISSED_A_BOUND), done.stdout + done.stderr
+    assert rows.exists(), done.stdout + done.stderr
+    for line in rows.read_text().splitlines():
+        row = json.loads(line)
+        assert row["name"]
+        assert row["unit"]
+        assert row["value"] >= 0
+    rows.unlink()
