@@ -214,17 +214,15 @@ class Publisher:
 
     def _proofs(self, asset: NodeAsset) -> Proofs | None:
         node = self._identity.key_id
-        record = self._mirror.assets.get(asset.asset_id)
-        space = node if record is None else self._mirror.space_subject(node, record.registration)
         try:
-            refs = self._mirror.ticket_refs(node, asset.work_device, node, space)
+            refs = self._mirror.ticket_refs(node, asset.work_device, node)
         except TicketsMissing:
             return None
         view = self._mirror.view
         return proofs_of(
             refs,
             [
-                view.tickets[proofs_pb2.PROOF_KIND_SPACE, space],
+                view.tickets[proofs_pb2.PROOF_KIND_SPACE, node],
                 view.tickets[proofs_pb2.PROOF_KIND_TIME, node],
                 view.work_tickets[node, asset.work_device],
             ],

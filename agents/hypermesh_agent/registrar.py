@@ -112,9 +112,7 @@ class Registrar:
 
     async def _do(self, deed: Deed, attempts: _Attempts) -> None:
         try:
-            node, registration = self._identity.key_id, deed.registration
-            space = self._mirror.space_subject(node, registration)
-            refs = self._mirror.ticket_refs(node, registration.work_device, node, space)
+            refs = self._mirror.ticket_refs(self._identity.key_id, deed.work_device, self._identity.key_id)
             commit = await self._submitter.submit(_operation(deed), refs)
             await self._mirror.wait_until(lambda: self._mirror.height >= commit.height, SEEN_S)
         except Refused as refusal:

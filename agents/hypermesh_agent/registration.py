@@ -26,12 +26,12 @@ Operation = ledger_pb2.RegisterAsset | ledger_pb2.UpdateAsset | ledger_pb2.Retir
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """One operation to submit for one asset, with the registration that says which tickets it names."""
+    """One operation to submit for one asset, with the device whose work ticket it names."""
 
     asset_id: bytes
     name: str
     operation: Operation
-    registration: ledger_pb2.RegisterAsset
+    work_device: bytes
 
 
 def plan(
@@ -57,7 +57,7 @@ def plan(
                 follows = record.revision if record is not None else 0
                 counter = counters.get(asset.asset_id, 0)
                 operation = registration(identity, asset, wanted, follows, counter)
-                deeds.append(Deed(asset.asset_id, asset.name, operation, operation))
+                deeds.append(Deed(asset.asset_id, asset.name, operation, asset.work_device))
             continue
         deed = _update(record, asset.hardware.capacity, wanted or record.registration.sharing)
         if deed is not None:
@@ -126,7 +126,7 @@ def _update(record: ledger_pb2.AssetRecord, capacity: int, sharing: ledger_pb2.S
     operation = ledger_pb2.UpdateAsset(
         asset_id=held.asset_id, revision=record.revision, capacity=bounded, sharing=sharing
     )
-    return Deed(held.asset_id, held.name, operation, held)
+    return Deed(held.asset_id, held.name, operation, held.work_device)
 
 
 def _leave(record: ledger_pb2.AssetRecord) -> Deed | None:
@@ -142,4 +142,4 @@ def _leave(record: ledger_pb2.AssetRecord) -> Deed | None:
 def _retire(record: ledger_pb2.AssetRecord) -> Deed:
     held = record.registration
     operation = ledger_pb2.RetireAsset(asset_id=held.asset_id, revision=record.revision)
-    return Deed(held.asset_id, held.name, operation, held)
+    return Deed(held.asset_id, held.name, operation, held.work_device)

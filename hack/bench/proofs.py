@@ -4,16 +4,14 @@
 
 Each row sets a verification beside the making of the same proof (median of the repetitions, interleaved), in
 processor time of this process and its children, which other load on the machine hardly changes; on a quiet machine
-single-threaded steps take as long by the clock. With --production also memory (1 GiB), work and delay with the
-production parameters, once (some minutes). `--k` makes plots of other sizes. Prints a table and writes
-build/bench/proofs.jsonl.
+single-threaded steps take as long by the clock. With --production also the work and the delay of the production
+parameters, once (some minutes). `--k` makes plots of other sizes. Prints a table and writes build/bench/proofs.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import mmap
 import resource
 import sys
 import tempfile
@@ -28,11 +26,11 @@ sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
 from _rows import Row, compared, publish, single
 
 from hypermesh import falcon
-from hypermesh.proofs import challenge, delay, fill, memory, verify_memory, verify_space, verify_time, verify_work
-from hypermesh.proofs.challenges import memory_key, memory_start, time_seed
-from hypermesh.proofs.parameters import DEMO, MEMORY_DEMO, MEMORY_PRODUCTION, PRODUCTION
+from hypermesh.proofs import challenge, delay, verify_space, verify_time, verify_work
+from hypermesh.proofs.challenges import time_seed
+from hypermesh.proofs.parameters import DEMO, PRODUCTION
 from hypermesh.v1.ledger_pb2 import WorkSeed
-from hypermesh.v1.proofs_pb2 import MemoryCommitment, MemoryParameters, MemoryProof, ProofParameters, TimeProof
+from hypermesh.v1.proofs_pb2 import ProofParameters, TimeProof
 from hypermesh_agent.proofs import Prover, WorkDevice, opencl, plots, products
 
 NODE, DEVICE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32
@@ -103,37 +101,6 @@ def work(label: str, params: ProofParameters, multiply: products.Multiply, repet
     )
 
 
-def filled(label: str, params: MemoryParameters, repetitions: int) -> Iterator[Row]:
-    """The least memory that an asset fills: fill, walk with its tree, and verification of the opened steps."""
-    size, slabs = params.block_kib * 1024, params.min_slabs
-    key, blocks = memory_key(NODE, DEVICE, params), slabs * params.slab_bytes // size
-    count = memory.labels(slabs, params)
-    commitments: dict[int, MemoryCommitment] = {}
-    with mmap.mmap(-1, blocks * size) as room, memoryview(room) as view:
-
-        def fill_all() -> None:
-            for number in range(blocks):
-                with view[number * size : (number + 1) * size] as into:
-                    fill.fill_block(key, number, params.block_kib, params.passes, into)
-
-        def make(turn: int) -> MemoryProof:
-            start = memory_start(asked(turn), DEVICE, slabs)
-            states = memory.walk(start, lambda place: room[place * 64 : place * 64 + 64], count, params.steps)
-            commitments[turn] = MemoryCommitment(asset=DEVICE, slabs=slabs, root=memory.tree(states)[-1][0])
-            return memory.open_walk(states, SEED, commitments[turn], params)
-
-        name = f"memory {label} {blocks * size >> 20} MiB"
-        seconds = [timed(fill_all)[0] / 1000 for _ in range(repetitions)]
-        yield single(f"fill {name}", "s", *seconds)
-        yield single(f"fill {name}, rate", "MB/s", *(blocks * size / 1e6 / each for each in seconds))
-        yield verified(
-            f"{name}, {params.steps} steps",
-            lambda proof, turn: verify_memory(NODE, asked(turn), SEED, commitments[turn], proof, params),
-            make,
-            repetitions,
-        )
-
-
 def elapsed(params: ProofParameters, repetitions: int) -> Row:
     import chiavdf
 
@@ -177,11 +144,9 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row]:
             print("no OpenCL device here: the rows for OpenCL are left out")
         for device in devices:
             yield work(device, DEMO, opencl.multiplier(device), turns)
-        yield from filled("demo", MEMORY_DEMO, turns)
         yield elapsed(DEMO, turns)
         yield from asyncio.run(epoch(directory, turns))
     if arguments.production:
-        yield from filled("production", MEMORY_PRODUCTION, 1)
         yield work("numpy", PRODUCTION, products.multiply_numpy, 1)
         yield elapsed(PRODUCTION, 1)
 

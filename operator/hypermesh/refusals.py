@@ -53,11 +53,9 @@ class Reason(StrEnum):
     NotCommitted = "NotCommitted", "Commit the work of the epoch (CommitWork) in an earlier block, then prove."
     AlreadyCommitted = "AlreadyCommitted", "Use the seed of the commitment already made for this epoch."
     AlreadyProven = "AlreadyProven", "Nothing to do: the tickets of this epoch are won already."
-    SpaceProofInvalid = "SpaceProofInvalid", "Answer from the node's own plot or memory; make it anew when damaged."
+    SpaceProofInvalid = "SpaceProofInvalid", "Answer from the node's own plot; make the plot again when it is damaged."
     WorkProofInvalid = "WorkProofInvalid", "Open exactly the tiles that the seed samples, for every committed device."
     TimeProofInvalid = "TimeProofInvalid", "Run the VDF on the epoch's challenge for the required iterations."
-    MemoryWalkLate = "MemoryWalkLate", "Walk and commit at the beginning of the next epoch; check that it isn't slowed."
-    MemoryTooSmall = "MemoryTooSmall", "Fill at least the slabs that the genesis asks for, all of them free memory."
     # Assets
     IdentifierWrong = "IdentifierWrong", "Derive ids with hypermesh.operations.asset_id and allocation_id."
     NoSuchAsset = "NoSuchAsset", "Register the asset, or choose one that is registered."

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
-from hypermesh.proofs.tickets import space_subject, stake_ticket_hash
+from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
 
@@ -48,7 +48,6 @@ class View:
     tickets: dict[tuple[int, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
     work_tickets: dict[tuple[bytes, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
     work_seeds: dict[bytes, ledger_pb2.WorkSeed] = field(default_factory=dict)
-    memory_seeds: dict[tuple[bytes, bytes], ledger_pb2.MemorySeed] = field(default_factory=dict)
     epoch: ledger_pb2.Epoch = field(default_factory=ledger_pb2.Epoch)
     genesis: ledger_pb2.Genesis = field(default_factory=ledger_pb2.Genesis)
     chain_id: str = ""
@@ -73,8 +72,6 @@ class View:
                 self._drop_ticket(change.ticket_gone)
             case "work_seed":
                 self.work_seeds[change.work_seed.node] = change.work_seed
-            case "memory_seed":
-                self.memory_seeds[change.memory_seed.node, change.memory_seed.commitment.asset] = change.memory_seed
             case "epoch":
                 self.epoch = change.epoch
             case "block":
@@ -179,11 +176,6 @@ class Mirror:
         """The newest by node key id."""
         return self._view.work_seeds
 
-    @property
-    def memory_seeds(self) -> dict[tuple[bytes, bytes], ledger_pb2.MemorySeed]:
-        """The newest by node key id and asset id."""
-        return self._view.memory_seeds
-
     def age(self) -> float:
         """Seconds since the ledger's last word; infinite before the first."""
         return float("inf") if self._heard is None else time.monotonic() - self._heard
@@ -201,29 +193,23 @@ class Mirror:
             return f"nothing heard for {silent:.0f} s"
         return f"no block for {stalled:.0f} s" if stalled >= HALTED_S else None
 
-    def space_subject(self, node: bytes, asset: ledger_pb2.RegisterAsset) -> bytes:
-        """Whose space ticket an operation on `asset` names: see hypermesh.proofs.tickets."""
-        held = self._view.assets.get(asset.asset_id)
-        return space_subject(node, asset, held.reserved if held is not None else 0, self.parameters)
-
-    def ticket_refs(self, node: bytes, device: bytes, signer: bytes, space: bytes = b"") -> proofs_pb2.TicketRefs:
+    def ticket_refs(self, node: bytes, device: bytes, signer: bytes) -> proofs_pb2.TicketRefs:
         """The four tickets of an operation on an asset of `node` proven by `device` (its record's work_device).
 
-        `space` is the subject of the space ticket (see space_subject), the node itself when not given. Raises
-        TicketsMissing when one is not won yet. Freshness is the ledger's to judge.
+        Raises TicketsMissing when one is not won yet. Freshness is the ledger's to judge.
         """
         view = self._view
-        ground = view.tickets.get((proofs_pb2.PROOF_KIND_SPACE, space or node))
+        space = view.tickets.get((proofs_pb2.PROOF_KIND_SPACE, node))
         duration = view.tickets.get((proofs_pb2.PROOF_KIND_TIME, node))
         work = view.work_tickets.get((node, device))
         who = view.nodes.get(signer)
-        held = {"space": ground, "stake": who, "work": work, "time": duration}
-        if ground is None or duration is None or work is None or who is None:
+        held = {"space": space, "stake": who, "work": work, "time": duration}
+        if space is None or duration is None or work is None or who is None:
             missing = [kind for kind, value in held.items() if value is None]
             raise TicketsMissing(missing, f"Node {node.hex()[:16]}")
         role = trust_pb2.CertificateBody.FromString(who.certificate.body).role
         stake = stake_ticket_hash(signer, role, who.certificate, view.epoch.number)
-        return proofs_pb2.TicketRefs(space=ground.hash, stake=stake, work=work.hash, time=duration.hash)
+        return proofs_pb2.TicketRefs(space=space.hash, stake=stake, work=work.hash, time=duration.hash)
 
     # -- keeping it fresh ------------------------------------------------------------------------------------
 

@@ -24,7 +24,6 @@ ADDRESS: Final = b"addr/"
 TICKET: Final = b"ticket/"
 TICKET_HASH: Final = b"hash/"
 SEED: Final = b"seed/"
-MEMORY_SEED: Final = b"memory/"
 PROVEN: Final = b"proven/"
 DUE: Final = b"due/"
 ENDED: Final = b"ended/"
@@ -67,7 +66,7 @@ def address(packed: bytes) -> bytes:
 
 
 def tickets(kind: int, node_id: bytes, subject: bytes) -> bytes:
-    """Prefix of all tickets of one subject of one node (subject is the node itself except for work and memory)."""
+    """Prefix of all tickets of one subject of one node (subject is the node itself except for work)."""
     return TICKET + bytes([kind]) + node_id + (subject if subject != node_id else b"")
 
 
@@ -93,16 +92,6 @@ def ticket_hash(value: bytes) -> bytes:
 def seed(node_id: bytes) -> bytes:
     """-> WorkSeed, the node's newest"""
     return SEED + node_id
-
-
-def memory_seeds(node_id: bytes) -> bytes:
-    """Prefix of all memory seeds of one node."""
-    return MEMORY_SEED + node_id
-
-
-def memory_seed(node_id: bytes, asset_id: bytes) -> bytes:
-    """-> MemorySeed, the newest of this asset"""
-    return memory_seeds(node_id) + asset_id
 
 
 def proven(node_id: bytes) -> bytes:

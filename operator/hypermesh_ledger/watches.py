@@ -127,7 +127,7 @@ class Watches:
 
     async def _copy(self, node: bytes) -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The newest state's records in batches, other work and new blocks coming between them."""
-        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.MEMORY_SEED, keys.ALLOCATION):
+        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION):
             last: bytes | None = prefix
             while last is not None:
                 last, changes = self._some(prefix, last)
@@ -170,8 +170,6 @@ def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:
         yield ledger_pb2.Change(ticket=proofs_pb2.Ticket.FromString(value))
     elif kind == keys.SEED:
         yield ledger_pb2.Change(work_seed=ledger_pb2.WorkSeed.FromString(value))
-    elif kind == keys.MEMORY_SEED:
-        yield ledger_pb2.Change(memory_seed=ledger_pb2.MemorySeed.FromString(value))
 
 
 def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
@@ -188,6 +186,4 @@ def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
             return change.ticket_gone.node == node
         case "work_seed":
             return change.work_seed.node == node
-        case "memory_seed":
-            return change.memory_seed.node == node
     return True

@@ -71,7 +71,7 @@ class Submitter:
             asset_id=choice.asset_id,
             amount=spec.amount,
             operation=operation,
-            tickets=self._tickets(choice.node, choice.work_device, choice.asset_id),
+            tickets=self._tickets(choice.node, choice.work_device),
         )
 
     async def sign(self, flight: Flight) -> None:
@@ -87,14 +87,12 @@ class Submitter:
         asset = self._mirror.assets[grant.asset_id]
         operation = self._operation()
         operation.release.allocation_id = grant.allocation_id
-        tickets = self._tickets(asset.node, asset.registration.work_device, grant.asset_id)
+        tickets = self._tickets(asset.node, asset.registration.work_device)
         return await self._client.submit(await self._signer.sign(operation, tickets))
 
     def _operation(self) -> ledger_pb2.Operation:
         now = max(int(time.time() * 1000), self._mirror.block_time_ms)
         return ledger_pb2.Operation(chain_id=self._mirror.chain_id, valid_until_ms=now + VALID_FOR_MS)
 
-    def _tickets(self, node: bytes, device: bytes, asset_id: bytes) -> proofs_pb2.TicketRefs:
-        held = self._mirror.assets.get(asset_id)
-        space = node if held is None else self._mirror.space_subject(node, held.registration)
-        return self._mirror.ticket_refs(node, device, self.keys.key_id, space)
+    def _tickets(self, node: bytes, device: bytes) -> proofs_pb2.TicketRefs:
+        return self._mirror.ticket_refs(node, device, self.keys.key_id)

@@ -1,8 +1,7 @@
 """What is asked of whom: every challenge of an epoch follows from chain, beacon, node and epoch by hashing.
 
-beacon → challenge c → J sub-challenges of the plot, a key per device for the matrices, the start of the walk over
-filled memory, the VDF's discriminant; the opening seed, drawn after the commitments are final, → which tiles and
-steps are to be shown. What the memory is filled with does not depend on the epoch.
+beacon → challenge c → J sub-challenges of the plot, a key per device for the matrices, the VDF's discriminant;
+the opening seed, drawn after the commitments are final, → which tiles are to be shown.
 """
 
 from __future__ import annotations
@@ -49,30 +48,6 @@ def work_samples(seed: bytes, device: bytes, root: bytes, params: proofs_pb2.Pro
         number = int.from_bytes(drawn[:16], "big")
         samples.append((number // tiles % params.work_rounds, number % tiles))
     return samples
-
-
-def memory_key(node: bytes, asset: bytes, params: proofs_pb2.MemoryParameters) -> bytes:
-    """Password of every block in the memory of one asset of a node (key id): the same in every epoch, 32 bytes."""
-    return digest("memory/key", node, asset, u32(params.block_kib) + u32(params.passes))
-
-
-def memory_start(c: bytes, asset: bytes, slabs: int) -> bytes:
-    """State 0 of the epoch's walk over the first `slabs` slabs of an asset, 32 bytes."""
-    return digest("memory/start", c, asset, u32(slabs))
-
-
-def memory_samples(
-    seed: bytes, commitment: proofs_pb2.MemoryCommitment, params: proofs_pb2.MemoryParameters
-) -> list[int]:
-    """The steps that must be opened, each by the number of the state after it: the first, then the drawn ones.
-
-    `seed` is the ledger's, drawn after the commitment: a prover who knows it earlier chooses what to fake.
-    """
-    steps = [1]
-    for index in range(params.samples):
-        drawn = digest("memory/sample", seed, commitment.asset, commitment.root, u32(index))
-        steps.append(1 + int.from_bytes(drawn[:16], "big") % (params.steps - 1))
-    return steps
 
 
 def time_seed(c: bytes) -> bytes:

@@ -1,6 +1,4 @@
-"""Merkle trees over the tiles of one matrix product, or the states of one walk: 2^d leaves, binary.
-
-Leaves and nodes have their own domains.
+"""Merkle trees over the tiles of one matrix product: 2^d leaves, binary, leaves and nodes in their own domains.
 
 Hashes equal ``digest("work/leaf", index, values)`` and ``digest("work/node", left, right)``; the constant parts of
 their preimages are laid out once, as a prover hashes a hundred thousand of them.
@@ -57,27 +55,3 @@ def root_of(leaf: bytes, index: int, siblings: Iterable[bytes]) -> bytes:
         node = node_hash(sibling, node) if index & 1 else node_hash(node, sibling)
         index >>= 1
     return node
-
-
-Adjacent = tuple[list[bytes], list[bytes], list[bytes]]
-"""Siblings of leaf i - 1 and of leaf i below the node where their paths meet, then those above it."""
-
-
-def meeting_level(index: int) -> int:
-    """How many levels above the leaves the paths of `index - 1` and `index` (at least 1) are still apart."""
-    return (index & -index).bit_length() - 1
-
-
-def adjacent_paths(levels: Sequence[Sequence[bytes]], index: int) -> Adjacent:
-    """What proves the leaves `index - 1` and `index` together; no hash is there twice."""
-    apart = meeting_level(index)
-    before, after = path(levels, index - 1), path(levels, index)
-    return before[:apart], after[:apart], after[apart + 1 :]
-
-
-def adjacent_root(before: bytes, after: bytes, index: int, siblings: Adjacent) -> bytes:
-    """The root that the leaves `before` at `index - 1` and `after` at `index` have, if `siblings` are right."""
-    apart = meeting_level(index)
-    left = root_of(before, index - 1, siblings[0])
-    right = root_of(after, index, siblings[1])
-    return root_of(node_hash(left, right), index >> (apart + 1), siblings[2])

@@ -6,7 +6,7 @@ PRODUCTION is what the numbers of docs/concepts/proofs.md are about. Both are me
 
 from __future__ import annotations
 
-from hypermesh.v1.proofs_pb2 import MemoryParameters, ProofParameters
+from hypermesh.v1.proofs_pb2 import ProofParameters
 
 DEMO = ProofParameters(
     epoch_ms=60_000,
@@ -36,26 +36,6 @@ PRODUCTION = ProofParameters(
     vdf_discriminant_bits=1024,
 )
 
-MEMORY_DEMO = MemoryParameters(
-    slab_bytes=16 << 20,
-    min_slabs=4,
-    block_kib=256,
-    passes=6,
-    steps=1 << 16,
-    samples=64,
-    deadline_ms=15_000,
-)
-
-MEMORY_PRODUCTION = MemoryParameters(
-    slab_bytes=64 << 20,
-    min_slabs=16,
-    block_kib=256,
-    passes=6,
-    steps=1 << 19,
-    samples=264,
-    deadline_ms=10_000,
-)
-
 # chiapos plots k 18 … 50; 40 keeps one proof at 320 bytes. Below 2**17 an int32 sum of int8 products is exact.
 _RANGES = {
     "epoch_ms": (1_000, 86_400_000),
@@ -71,16 +51,6 @@ _RANGES = {
     "vdf_discriminant_bits": (1_024, 1_024),
 }
 _POWERS_OF_TWO = ("work_n", "work_tile")
-# 64 KiB and 2 passes are broken by trading time for memory; steps beyond 2**22 take longer than any deadline.
-_MEMORY_RANGES = {
-    "slab_bytes": (1 << 20, 1 << 30),
-    "min_slabs": (1, 1 << 20),
-    "block_kib": (256, 4_096),
-    "passes": (4, 64),
-    "steps": (1 << 10, 1 << 22),
-    "samples": (1, 1_024),
-    "deadline_ms": (1_000, 86_400_000),
-}
 
 
 class ParametersInvalid(ValueError):
@@ -107,27 +77,4 @@ def validate(params: ProofParameters) -> None:
         raise ParametersInvalid(
             f"a work proof of {params.work_samples} openings with {opening} bytes each doesn't fit a "
             "transaction: lower work_samples or work_tile"
-        )
-    if params.HasField("memory"):
-        _validate_memory(params.memory, params.epoch_ms)
-
-
-def _validate_memory(params: MemoryParameters, epoch_ms: int) -> None:
-    for name, (low, high) in _MEMORY_RANGES.items():
-        value = getattr(params, name)
-        if not low <= value <= high:
-            raise ParametersInvalid(f"memory parameter {name} is {value}: choose from {low} to {high}")
-    for name in ("slab_bytes", "block_kib", "steps"):
-        value = getattr(params, name)
-        if value & (value - 1):
-            raise ParametersInvalid(f"memory parameter {name} is {value}: choose a power of two")
-    if params.deadline_ms >= epoch_ms:
-        raise ParametersInvalid(
-            f"memory parameter deadline_ms is {params.deadline_ms}: choose less than epoch_ms, {epoch_ms}"
-        )
-    opening = 34 * 2 * params.steps.bit_length() + 40
-    if opening * (params.samples + 1) > 768 * 1024:
-        raise ParametersInvalid(
-            f"a memory proof of {params.samples} openings with up to {opening} bytes each doesn't fit a transaction: "
-            "lower samples or steps"
         )

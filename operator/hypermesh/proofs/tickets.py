@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hypermesh.digests import digest, u32, u64
 from hypermesh.proofs.delay import FORM_BYTES
-from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+from hypermesh.v1 import proofs_pb2, trust_pb2
 
 _DOMAINS = {
     proofs_pb2.PROOF_KIND_SPACE: "ticket/space",
@@ -19,9 +19,8 @@ _DOMAINS = {
 
 
 def ticket_hash(kind: proofs_pb2.ProofKind, subject: bytes, epoch: int, *parts: bytes) -> bytes:
-    """The ticket of `kind` for `subject` in `epoch`; 32 bytes.
+    """The ticket of `kind` for `subject` (key id, or the device's asset id for work) in `epoch`; 32 bytes.
 
-    The subject is a key id; for work the asset id of the device, for the space of memory its own.
     Raises KeyError for PROOF_KIND_UNSPECIFIED.
     """
     return digest(_DOMAINS[kind], subject, u64(epoch), *parts)
@@ -30,22 +29,6 @@ def ticket_hash(kind: proofs_pb2.ProofKind, subject: bytes, epoch: int, *parts: 
 def space_ticket(node: bytes, epoch: int, c: bytes) -> bytes:
     """Ticket of a verified space proof: which of the valid answers were shown makes no difference."""
     return ticket_hash(proofs_pb2.PROOF_KIND_SPACE, node, epoch, c)
-
-
-def memory_ticket(asset: bytes, epoch: int, c: bytes, commitment: proofs_pb2.MemoryCommitment) -> bytes:
-    """Ticket of a verified walk over the filled memory of `asset` (its asset id)."""
-    return ticket_hash(proofs_pb2.PROOF_KIND_SPACE, asset, epoch, c, commitment.root, u32(commitment.slabs))
-
-
-def space_subject(
-    node: bytes, registration: ledger_pb2.RegisterAsset, reserved: int, params: proofs_pb2.ProofParameters
-) -> bytes:
-    """Whose space ticket an operation on an asset names: its own for memory that the chain asks a proof of, as long as
-    the least that must be filled is free; else the node's plot."""
-    least = params.memory.min_slabs * params.memory.slab_bytes
-    is_memory = registration.type == ledger_pb2.ASSET_TYPE_MEMORY
-    asked = is_memory and params.HasField("memory") and registration.capacity - reserved >= least
-    return registration.asset_id if asked else node
 
 
 def stake_ticket_hash(

@@ -41,7 +41,7 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
     record = context.asset(operation.asset_id)
     owner = context.owner(record)
     _check_terms(signer, owner, record, operation)
-    require_tickets(context, signer, record.node, record.registration, record.reserved)
+    require_tickets(context, signer, record.node, record.registration.work_device)
     free = record.registration.capacity - record.reserved
     if operation.amount > free:
         text = f"{record.registration.name} has {free} free, {operation.amount} are asked for."
@@ -88,7 +88,7 @@ def release(context: Context, signer: Signer, operation: ledger_pb2.Release) -> 
         text = f"{signer.body.subject} is neither the owning node nor an operator of the tenant's cluster."
         raise Refused(Reason.RoleForbidden, text)
     record = context.asset(allocated.asset_id)
-    require_tickets(context, signer, record.node, record.registration, record.reserved, any_age=True)
+    require_tickets(context, signer, record.node, record.registration.work_device, any_age=True)
     end(context.state, held, ledger_pb2.ALLOCATION_STATE_RELEASED, context.time_ms, context.height)
     return context.height
 

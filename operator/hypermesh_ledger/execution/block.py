@@ -15,7 +15,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
-from hypermesh_ledger.execution import allocation, enrolment, epochs, memory, proving, registration, validators
+from hypermesh_ledger.execution import allocation, enrolment, epochs, proving, registration, validators
 from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read
 from hypermesh_ledger.state import Fork, Reader, Writes
 
@@ -118,10 +118,6 @@ def _judge(context: Context) -> int:
             return proving.commit_work(context, signer, operation.commit_work)
         case "prove":
             return proving.prove(context, signer, operation.prove)
-        case "commit_memory":
-            return memory.commit_memory(context, signer, operation.commit_memory)
-        case "prove_memory":
-            return memory.prove_memory(context, signer, operation.prove_memory)
         case "register_asset":
             return registration.register_asset(context, signer, operation.register_asset)
         case "update_asset":

@@ -19,7 +19,7 @@ from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Proof
 from hypermesh_ledger.execution import epochs
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
-from hypermesh_ledger.execution.tickets import forget_gone, win
+from hypermesh_ledger.execution.tickets import forget_work, win
 
 MAX_DEVICES: Final = 64
 
@@ -80,7 +80,7 @@ def prove(context: Context, signer: Signer, operation: ledger_pb2.Prove) -> int:
     for each in seed.commitments:
         ticket = work_ticket(each.device, epoch, asked, each.root)
         win(context, proofs_pb2.PROOF_KIND_WORK, node, each.device, epoch, ticket)
-    forget_gone(context, proofs_pb2.PROOF_KIND_WORK, node)
+    forget_work(context, node)
     ticket = time_ticket(node, epoch, asked, operation.time)
     win(context, proofs_pb2.PROOF_KIND_TIME, node, node, epoch, ticket)
     context.state.put(keys.proven(node), u64(epoch))

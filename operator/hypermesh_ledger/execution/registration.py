@@ -29,7 +29,7 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
     if operation.revision != follows:
         text = f"The registration of {operation.name} follows revision {operation.revision}, not {follows}."
         raise Refused(Reason.RevisionConflict, text)
-    require_tickets(context, signer, signer.key_id, operation)
+    require_tickets(context, signer, signer.key_id, operation.work_device)
     address = expected_address(signer, operation, operation.address_counter)
     take_address(context, operation.address, address, operation.asset_id)
     record = ledger_pb2.AssetRecord(
@@ -44,7 +44,7 @@ def update_asset(context: Context, signer: Signer, operation: ledger_pb2.UpdateA
     record = _own_asset(context, signer, operation.asset_id, operation.revision, "updating")
     check_sharing(operation.sharing)
     require(operation.capacity > 0, "The capacity is 0; retire the asset instead.")
-    require_tickets(context, signer, signer.key_id, record.registration, record.reserved)
+    require_tickets(context, signer, signer.key_id, record.registration.work_device)
     if operation.capacity < record.reserved:
         text = f"{record.registration.name} has {record.reserved} reserved, more than {operation.capacity}."
         raise Refused(Reason.AssetBusy, text)
@@ -59,7 +59,7 @@ def update_asset(context: Context, signer: Signer, operation: ledger_pb2.UpdateA
 def retire_asset(context: Context, signer: Signer, operation: ledger_pb2.RetireAsset) -> int:
     """The hardware is gone, or no longer shared at all; returns the height."""
     record = _own_asset(context, signer, operation.asset_id, operation.revision, "retiring")
-    require_tickets(context, signer, signer.key_id, record.registration, record.reserved)
+    require_tickets(context, signer, signer.key_id, record.registration.work_device)
     if record.reserved:
         raise Refused(Reason.AssetBusy, f"{record.registration.name} has {record.reserved} reserved.")
     context.state.delete(keys.address(record.registration.address))

@@ -6,10 +6,9 @@ one; the stake ticket follows from the signer's certificate and the epoch, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
-from hypermesh.proofs.tickets import space_subject, stake_ticket_hash
+from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_ledger import keys
@@ -28,31 +27,24 @@ _REASONS: Final = {
 }
 
 
-def require_tickets(
-    context: Context,
-    signer: Signer,
-    node: bytes,
-    asset: ledger_pb2.RegisterAsset,
-    reserved: int = 0,
-    any_age: bool = False,
-) -> None:
+def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes, any_age: bool = False) -> None:
     """Raises Refused naming the proof whose ticket is missing, foreign or stale.
 
-    node owns the asset, of which so much is reserved; any_age forgives space, work and time tickets that are old but
-    the newest there are: a machine that died can prove nothing, and must not lock its capacity by that.
+    node owns the asset, device is its work device; any_age forgives space, work and time tickets that are old but the
+    newest there are: a machine that died can prove nothing, and must not lock its capacity by that.
     """
     named = context.decoded.envelope.tickets
-    subject = space_subject(node, asset, reserved, context.genesis.proofs)
-    _require_ticket(context, _SPACE, named.space, node, subject, any_age)
+    _require_ticket(context, _SPACE, named.space, node, node, any_age)
     _require_stake(context, named.stake, signer)
-    _require_ticket(context, _WORK, named.work, node, asset.work_device, any_age)
+    _require_ticket(context, _WORK, named.work, node, device, any_age)
     _require_ticket(context, _TIME, named.time, node, node, any_age)
 
 
 def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes, epoch: int, value: bytes) -> None:
     """Record a won ticket; forget those of the same subject that are too old even to be called stale."""
     state = context.state
-    for key, old_ticket in list(_held(context, kind, node, subject)):
+    for key, old in list(state.scan(keys.tickets(kind, node, subject))):
+        old_ticket = proofs_pb2.Ticket.FromString(old)
         if _old(context, old_ticket):
             _forget(context, key, old_ticket)
     ticket = proofs_pb2.Ticket(
@@ -63,25 +55,14 @@ def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: byte
     state.put(keys.ticket_hash(value), key)
 
 
-def forget_gone(context: Context, kind: proofs_pb2.ProofKind, node: bytes) -> None:
-    """Forget the old tickets of devices and memory that are gone: all but the newest that an asset still depends on."""
-    prefix = keys.tickets(kind, node, node)
-    every = ((key, proofs_pb2.Ticket.FromString(value)) for key, value in context.state.scan(prefix))
-    held = [(key, ticket) for key, ticket in every if ticket.subject != node]
+def forget_work(context: Context, node: bytes) -> None:
+    """Forget the old work tickets of devices that are gone: all but the newest that an asset still depends on."""
+    prefix = keys.tickets(_WORK, node, node)
+    held = [(key, proofs_pb2.Ticket.FromString(value)) for key, value in context.state.scan(prefix)]
     newest = {ticket.subject: key for key, ticket in held}  # keys are in the order of epochs
     for key, ticket in held:
         if _old(context, ticket) and (newest[ticket.subject] != key or not _depended_on(context, ticket)):
             _forget(context, key, ticket)
-
-
-def _held(
-    context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes
-) -> Iterator[tuple[bytes, proofs_pb2.Ticket]]:
-    """Keys and tickets of one subject, oldest first: a node's own keys begin like those of all its assets."""
-    for key, value in context.state.scan(keys.tickets(kind, node, subject)):
-        ticket = proofs_pb2.Ticket.FromString(value)
-        if ticket.subject == subject:
-            yield key, ticket
 
 
 def _old(context: Context, ticket: proofs_pb2.Ticket) -> bool:
@@ -122,7 +103,7 @@ def _require_ticket(
 
 def _newest(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes) -> bytes | None:
     newest = None
-    for key, _ in _held(context, kind, node, subject):
+    for key, _ in context.state.scan(keys.tickets(kind, node, subject)):
         newest = key
     return newest
 

@@ -30,7 +30,7 @@ from ..ledger.world import CPU, MEMORY, SPACE, TIME, WORK, World
 
 LEAST = 10_000
 IN_A_BLOCK = 500
-LATER = frozenset({"join_validator", "leave_validator", "commit_memory", "prove_memory"})
+LATER = frozenset({"join_validator", "leave_validator"})
 """Kinds that have no original here yet."""
 OTHER_CLUSTER = "6a1f0c52-0000-4000-8000-000000000002"
 

@@ -33,40 +33,6 @@ def test_only_the_newest_ticket_can_go(kind: proofs_pb2.ProofKind) -> None:
     assert not view.work_tickets
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind", "reserved", "named"),
-    [
-        (True, ledger_pb2.ASSET_TYPE_MEMORY, 6, b"ram"),
-        (True, ledger_pb2.ASSET_TYPE_MEMORY, 7, b"plot"),
-        (True, ledger_pb2.ASSET_TYPE_STORAGE, 0, b"plot"),
-        (False, ledger_pb2.ASSET_TYPE_MEMORY, 0, b"plot"),
-    ],
-)
-def test_operations_on_memory_name_its_own_space_ticket_where_the_chain_asks_for_it(
-    asked: bool, kind: ledger_pb2.AssetType, reserved: int, named: bytes
-) -> None:
-    """10 bytes of memory, of which 4 must be filled: the plot's ticket stands in when fewer are free."""
-    mirror, node, device, asset = Mirror(Feed()), b"n" * 32, b"d" * 32, b"m" * 32  # type: ignore[arg-type]
-    if asked:
-        mirror.parameters.memory.min_slabs, mirror.parameters.memory.slab_bytes = 2, 2
-    registration = ledger_pb2.RegisterAsset(asset_id=asset, type=kind, capacity=10, work_device=device)
-    record = ledger_pb2.AssetRecord(registration=registration, node=node, reserved=reserved)
-    mirror.view.apply(ledger_pb2.Change(asset=record))
-    mirror.view.apply(ledger_pb2.Change(node=ledger_pb2.NodeRecord(key_id=node)))
-    won = (
-        (SPACE, node, b"plot"),
-        (SPACE, asset, b"ram"),
-        (proofs_pb2.PROOF_KIND_TIME, node, b"t"),
-        (WORK, device, b"w"),
-    )
-    for proof, subject, value in won:
-        mirror.view.apply(
-            ledger_pb2.Change(ticket=proofs_pb2.Ticket(kind=proof, subject=subject, node=node, hash=value))
-        )
-    refs = mirror.ticket_refs(node, device, node, mirror.space_subject(node, registration))
-    assert refs.space == named
-
-
 class Feed:
     """Stands for the ledger's service, which here only has to send what the test says."""
 

@@ -100,10 +100,8 @@ class World:
 
     def newest(self, kind: int, node: Member, subject: bytes) -> bytes:
         """The hash of the newest ticket."""
-        found = (proofs_pb2.Ticket.FromString(value) for _, value in self.state.scan(keys.TICKET))
-        wanted = (kind, node.key_id, subject)
-        *_, ticket = (each for each in found if (each.kind, each.node, each.subject) == wanted)
-        return ticket.hash
+        *_, (_, value) = self.state.scan(keys.tickets(kind, node.key_id, subject))
+        return proofs_pb2.Ticket.FromString(value).hash
 
     # -- set-up ----------------------------------------------------------------------------------------------
 
@@ -142,8 +140,8 @@ class World:
 class Settled(World):
     """A world with `operator`, `node`, and its `cpu` asset of 100 millicores, tickets won."""
 
-    def __init__(self, root: TrustRoot, params: proofs_pb2.ProofParameters = DEMO) -> None:
-        super().__init__(root, params)
+    def __init__(self, root: TrustRoot) -> None:
+        super().__init__(root)
         self.operator = self.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator")
         self.node = self.enrol(trust_pb2.ROLE_NODE, "node-1")
         self.cpu_id = self.node.asset_id(CPU, "cpu-0")
