@@ -1,6 +1,7 @@
 """`hypermesh-verify BUNDLE`: does a bundle of the ledger show what it says? Offline, and without the ledger's code.
 
-Exit status: 0 shown; 1 refused; 2 usage; 3 consistent, but nobody has said that these are the chain's validators.
+Exit status: 0 shown; 1 refused; 2 usage; 3 consistent, but nobody vouches for the validator set of that height.
+The genesis does not say it: a founder, also one that has left since, can sign any header with the set of the genesis.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from typing import Any
 
 from hypermesh_verify.bundles import BundleRefused, check, validators_hash
 
+OF_GENESIS = (
+    "the validators are those of the genesis, which holds only if they never changed since: "
+    "whoever founded the chain can sign anything with that set. "
+)
+REMEDY = "Compare the validators' hash with one that you trust for this height, and give it by --validators."
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
@@ -23,10 +30,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("bundle", help="file that `hypermesh-ledger prove` wrote, - for standard input")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
-        "--validators", type=bytes.fromhex, metavar="HEX", help="hash of the validator set, if you know it"
+        "--validators",
+        type=bytes.fromhex,
+        metavar="HEX",
+        help="hash of the validator set of that height, from somebody you trust: without it nothing is shown (exit 3)",
     )
     trust.add_argument(
-        "--genesis", type=Path, metavar="FILE", help="the chain's genesis.json: its validators are trusted"
+        "--genesis",
+        type=Path,
+        metavar="FILE",
+        help="the chain's genesis.json: refuse any other set; holds only if the validators never changed (exit 3)",
     )
     parser.add_argument("--key", type=bytes.fromhex, metavar="HEX", help="refuse a bundle of any other key")
     return parser.parse_args(argv)
@@ -40,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown = check(json.loads(text))
         if options.key is not None and shown.key != options.key:
             raise BundleRefused(f"it is of key {shown.key.hex()}")
-        trusted = _genesis(options.genesis, shown.chain_id) if options.genesis else options.validators
-        if trusted is not None and trusted != shown.validators_hash:
-            raise BundleRefused(f"its validators are not those you trust (theirs: {shown.validators_hash.hex()})")
+        expected = _genesis(options.genesis, shown.chain_id) if options.genesis else options.validators
+        if expected is not None and expected != shown.validators_hash:
+            whose = "of the genesis" if options.genesis else "you trust"
+            raise BundleRefused(f"its validators are not those {whose} (theirs: {shown.validators_hash.hex()})")
     except (BundleRefused, OSError, ValueError, RecursionError) as error:
         print(f"REFUSED: {error}")
         return 1
@@ -52,10 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"key         {name.decode('ascii', 'backslashreplace')}/{rest.hex()} ({shown.key.hex()})")
     print(f"value       {'absent' if shown.value is None else shown.value.hex()}")
     print(f"validators  {shown.validators_hash.hex()}")
-    if trusted is None:
-        print(
-            "UNVOUCHED: compare the validators' hash with one that you trust, and give it by --validators or --genesis"
-        )
+    if options.validators is None:
+        print(f"UNVOUCHED: {OF_GENESIS if options.genesis else ''}{REMEDY}")
         return 3
     print("SHOWN")
     return 0

@@ -245,9 +245,27 @@ def test_the_command_needs_to_be_told_whom_to_trust(
     assert main.main([bundle]) == 3
     assert main.main([bundle, "--validators", trusted]) == 0
     assert main.main([bundle, "--validators", "00"]) == 1
-    assert main.main([bundle, "--genesis", str(tmp_path / "hypermesh-test")]) == 0
+    assert main.main([bundle, "--genesis", str(tmp_path / "hypermesh-test")]) == 3
     assert main.main([bundle, "--genesis", str(tmp_path / "another")]) == 1
     assert main.main([bundle, "--genesis", bundle]) == 1
     assert main.main([bundle, "--key", "00"]) == 1
     assert main.main([str(tmp_path / "nothing")]) == 1
     assert "REFUSED: [Errno 2]" in capsys.readouterr().out
+
+
+def test_a_founder_alone_shows_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four validators by now; who founded the chain alone signs a header of any state, with the set of the genesis."""
+    now = bundles.validators_hash(validators()).hex()
+    founder = signers()[:1]
+    monkeypatch.setitem(globals(), "signers", lambda: founder)
+    (tmp_path / "forged").write_text(json.dumps(make(store, KEYS[0], absent=())))
+    owner = {"address": "00", "power": "10", "pub_key": validators()[0]["pub_key"]}
+    (tmp_path / "genesis").write_text(json.dumps({"chain_id": "hypermesh-test", "validators": [owner]}))
+    forged = str(tmp_path / "forged")
+    assert main.main([forged, "--genesis", str(tmp_path / "genesis")]) == 3
+    output = capsys.readouterr().out
+    assert "never changed since" in output
+    assert "SHOWN" not in output
+    assert main.main([forged, "--validators", now]) == 1
