@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Check
-from hypermesh_ledger.errors import HeightNotKept
+from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
 from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+LOOK_BACK_S: Final = 5.0
+"""Longest wait until an old height is looked at, behind others that look back."""
 FIRST_HASH = b"\0" * 32
 
 
@@ -200,20 +202,35 @@ class Core:
     async def prove(self, key: bytes, height: int) -> tuple[int, Proof]:
         """Height and proof of a key's value or absence; height 0 is the newest that a header covers.
 
-        Raises HeightNotKept.
+        Raises HeightNotKept, TooManyLookBack.
         """
         if not height:
             height = self.store.head.height - 1
         return height, await self._look_back(height, lambda past: past.prove(key))
 
     async def past_value(self, key: bytes, height: int) -> bytes | None:
-        """Raises HeightNotKept."""
+        """Raises HeightNotKept, TooManyLookBack."""
         return await self._look_back(height, lambda past: past.get(key))
 
     async def _look_back(self, height: int, look: Callable[[Past], Answer]) -> Answer:
-        """In a thread, and only one at a time: whoever asks for old heights waits for each other, not for blocks."""
-        async with self._looking_back:
+        """In a thread that rests as long as it works, and only one at a time, also when whoever asked has gone.
+
+        A block waits for it for milliseconds; whoever asks for old heights waits for the others, up to LOOK_BACK_S.
+        """
+        try:
+            async with asyncio.timeout(LOOK_BACK_S):
+                await self._looking_back.acquire()
+        except TimeoutError:
+            raise TooManyLookBack("Too many ask for older states; ask again later, or another ledger.") from None
+        looking = asyncio.ensure_future(self._looked(height, look))
+        looking.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        return await asyncio.shield(looking)
+
+    async def _looked(self, height: int, look: Callable[[Past], Answer]) -> Answer:
+        try:
             return await asyncio.to_thread(_look, self.store.past(height), look)
+        finally:
+            self._looking_back.release()
 
     def _take_snapshot(self) -> None:
         """Of the newest height when it is due, unless the one before is still being written."""

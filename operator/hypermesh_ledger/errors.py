@@ -41,5 +41,9 @@ class HeightNotKept(Exception):
     """A state that the ledger has forgotten, or not reached."""
 
 
+class TooManyLookBack(Exception):
+    """Others have been looking at older states for too long; ask again later."""
+
+
 class CometbftSilent(Exception):
     """CometBFT does not answer for a block that it must have; ask again."""

@@ -9,8 +9,9 @@ block without a gap; rows that do not (an older program has committed since) are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Self
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Self, TypeVar
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
@@ -23,6 +24,12 @@ WINDOW: Final = 1_000
 """Blocks that can be undone."""
 PRUNED_AT_ONCE: Final = 64
 """Rows that one commit drops at most, so that no block is slow after a pause."""
+AT_ONCE: Final = 64
+"""Entries of a row, or buckets of the tree, that a look back does between two looks at the clock."""
+WORK_S: Final = 0.001
+"""How long a look back works before it rests: it holds the interpreter's lock, and blocks wait for that."""
+
+Item = TypeVar("Item")
 
 
 def undo_of(
@@ -67,10 +74,12 @@ class Past:
         self._tree = tree
         self._head = head
         self._rewound = False
+        self._began = 0.0
         self.height = height
 
     def __enter__(self) -> Self:
         """Raises HeightNotKept. The database may be ahead of the tree by now: rows tell the same of both."""
+        self._began = time.perf_counter()
         self._transaction = self._environment.begin(buffers=False)
         try:
             check_kept(self.height, begins(self._transaction, self._history, self._head), self._head)
@@ -101,7 +110,7 @@ class Past:
         if not self._rewound:
             leaves: dict[bytes, bytes] = {}
             self._olds = self._changed(b"", leaves)
-            self._tree.apply(self._tree.update(leaves))
+            self._set_back(leaves)
             self._rewound = True
         low = int.from_bytes(first, "big")
         with self._transaction.cursor(self._hashes) as cursor:
@@ -119,8 +128,7 @@ class Past:
         """The bucket's entries; the tree is set back, and `_found` reads values."""
         leaves: dict[bytes, bytes] = {}
         self._olds = self._changed(bucket, leaves)
-        if leaves:
-            self._tree.apply(self._tree.update(leaves))
+        self._set_back(leaves)
         held = dict(read_bucket(self._transaction, self._hashes, bucket))
         for key, value in self._olds.items():
             held.pop(key, None)
@@ -139,6 +147,20 @@ class Past:
         value: bytes | None = self._transaction.get(key, db=self._state)
         return value
 
+    def _set_back(self, leaves: dict[bytes, bytes]) -> None:
+        """Neighbours together, as they share most of their way to the root."""
+        for some in self._paced(sorted(leaves)):
+            self._tree.apply(self._tree.update({bucket: leaves[bucket] for bucket in some}))
+
+    def _paced(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """A few at a time, and rests as long as the work before them."""
+        for first in range(0, len(items), AT_ONCE):
+            yield items[first : first + AT_ONCE]
+            worked = time.perf_counter() - self._began
+            if worked > WORK_S:
+                time.sleep(worked)
+                self._began = time.perf_counter()
+
     def _changed(self, bucket: bytes, leaves: dict[bytes, bytes]) -> dict[bytes, bytes]:
         """Values at this height of the bucket's keys that changed since; `leaves` gets those of all buckets."""
         values: dict[bytes, bytes] = {}
@@ -146,11 +168,14 @@ class Past:
             if cursor.set_range(u64(self.height + 1)):
                 for _, row in cursor:
                     undo = ledger_pb2.Undo.FromString(row)
-                    for entry in undo.values:
-                        if entry.key.startswith(bucket):
-                            values.setdefault(entry.key[2:], entry.value)
-                    for entry in undo.leaves:
-                        leaves.setdefault(entry.key, entry.value or commitment.bucket_leaves(entry.key, []))
+                    for some in self._paced(undo.values):
+                        for entry in some:
+                            if entry.key.startswith(bucket):
+                                values.setdefault(entry.key[2:], entry.value)
+                    for some in self._paced(undo.leaves):
+                        for entry in some:
+                            if entry.key not in leaves:
+                                leaves[entry.key] = entry.value or commitment.bucket_leaves(entry.key, [])
         return values
 
 

@@ -16,7 +16,7 @@ from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable
+from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import seats
 from hypermesh_ledger.watches import TooMany, TooSlow
@@ -115,6 +115,9 @@ class LedgerService:
             header, validators = await rpc.signed_header(home.RPC_SOCKET, height + 1)
         except HeightNotKept as error:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
+            raise AssertionError from error  # abort has raised
+        except TooManyLookBack as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
             raise AssertionError from error  # abort has raised
         except CometbftSilent as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))

@@ -11,7 +11,7 @@ from typing import Final
 
 from hypermesh_ledger import commitment, merkle
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import HeightNotKept
+from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 PATH: Final = "/store/ledger/key"
@@ -28,7 +28,7 @@ async def query(core: Core, request: abci.RequestQuery) -> abci.ResponseQuery:
         if request.height:
             value = await core.past_value(request.data, request.height)
             return abci.ResponseQuery(key=request.data, value=value or b"", height=request.height)
-    except HeightNotKept as error:
+    except (HeightNotKept, TooManyLookBack) as error:
         return _refused(str(error))
     value = core.store.snapshot.get(request.data)
     return abci.ResponseQuery(key=request.data, value=value or b"", height=core.store.head.height)

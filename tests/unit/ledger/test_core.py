@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
 from hypermesh_ledger.execution import Block, Outcome, execute
+from hypermesh_ledger.history import Past
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.pool.limits import WHOLE
@@ -106,5 +109,37 @@ async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch:
     for less, more in ((EVERYBODYS_SHARE, OPERATORS_SHARE), (OPERATORS_SHARE, WHOLE)):
         assert less.txs < more.txs
         assert less.bytes < more.bytes
+    core.verdicts.close()
+    core.store.close()
+
+
+async def test_who_looks_back_waits_for_others_and_not_for_ever(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time, also when who asked has gone: a thread can't be cancelled."""
+    core, verifier = core_of(settled, tmp_path / "state")
+    begun, end, height = threading.Event(), threading.Event(), core.store.head.height
+
+    def slow(past: Past) -> int:
+        begun.set()
+        assert end.wait(30)
+        return past.height
+
+    gone = asyncio.create_task(core._look_back(height, slow))
+    await asyncio.to_thread(begun.wait, 30)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    monkeypatch.setattr(core_module, "LOOK_BACK_S", 0.05)
+    with pytest.raises(TooManyLookBack, match="again later"):
+        await core.past_value(b"a", height)
+    monkeypatch.setattr(core_module, "LOOK_BACK_S", 30)
+    patient = asyncio.create_task(core.past_value(b"a", height))
+    end.set()
+    assert await patient is None
+    with pytest.raises(HeightNotKept):
+        await core.past_value(b"a", height + 5)
+    assert not core._looking_back.locked()
+    await verifier.close()
     core.verdicts.close()
     core.store.close()
