@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+import lmdb
+
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -240,7 +242,7 @@ class Core:
     async def _taken(self, past: Past) -> None:
         try:
             await asyncio.to_thread(self.snapshots.take, past)
-        except (OSError, HeightNotKept) as error:
+        except (OSError, HeightNotKept, lmdb.Error) as error:
             _log.error("no snapshot of height %d: %s", past.height, error)
 
     # -- reading ---------------------------------------------------------------------------------------------

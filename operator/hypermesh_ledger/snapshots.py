@@ -8,6 +8,7 @@ A chunk that is not the state's is refused by itself, with its sender. The newes
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import time
@@ -26,6 +27,8 @@ from hypermesh_ledger.history import Past
 FORMAT: Final = 1
 CHUNKS: Final = 64
 KEPT: Final = 2
+RESERVE_BYTES: Final = 256 << 20
+"""What a snapshot leaves free on the volume, for blocks."""
 BUCKETS_OF_CHUNK: Final = commitment.BUCKETS // CHUNKS
 
 
@@ -87,16 +90,33 @@ class Snapshots:
         """interval in blocks, 0 for none."""
         self._directory = directory
         self._interval = interval
+        shutil.rmtree(self._making, ignore_errors=True)  # of a process that died
+
+    @property
+    def _making(self) -> Path:
+        return self._directory / "making"
 
     def due(self, height: int) -> bool:
         """Whether one is to be taken of this height."""
         return bool(self._interval) and height % self._interval == 0
 
     def take(self, past: Past) -> None:
-        """Write the snapshot of a past state, resting as long as working. Raises OSError."""
-        making = self._directory / "making"
-        shutil.rmtree(making, ignore_errors=True)
+        """Write the snapshot of a past state, resting as long as working; nothing of it stays when it fails.
+
+        Raises OSError, also when the volume has no room for it, HeightNotKept and lmdb.Error.
+        """
+        try:
+            self._write(past, self._making)
+        except BaseException:
+            shutil.rmtree(self._making, ignore_errors=True)
+            raise
+
+    def _write(self, past: Past, making: Path) -> None:
         making.mkdir(parents=True)
+        free, needed = shutil.disk_usage(making).free, past.database_bytes() + RESERVE_BYTES
+        if free < needed:
+            text = f"{free >> 20} MB of the volume are free, the state and a reserve are {needed >> 20} MB: enlarge it"
+            raise OSError(errno.ENOSPC, text, str(self._directory))
         digest = sha256()
         with past:
             for index in range(CHUNKS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -155,3 +156,34 @@ def test_entries_that_no_state_has_are_refused(source: tuple[Store, Snapshots, b
         more.entries.add(key=key, value=value)
         with pytest.raises(ChunkRefused):
             check_chunk(more.SerializeToString(), 0, app_hash)
+
+
+def test_a_full_volume_keeps_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volume is the ledger's: what a snapshot leaves behind would be missing for the next block."""
+    store, here = Store(tmp_path / "state"), tmp_path / "snapshots"
+    fill(store, 3, 600)
+    (here / "making").mkdir(parents=True)
+    taken = Snapshots(here, 1)
+    assert not (here / "making").exists()
+    write, written = Path.write_bytes, []
+
+    def full(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) > 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            taken.take(store.past(2))
+    assert list(here.iterdir()) == []
+    assert len(written) == 41
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "RESERVE_BYTES", 1 << 60)
+        with pytest.raises(OSError, match="enlarge it"):
+            taken.take(store.past(2))
+    assert list(here.iterdir()) == []
+    taken.take(store.past(2))
+    assert taken.heights() == [2]
+    store.close()
