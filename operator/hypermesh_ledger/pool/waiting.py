@@ -5,7 +5,7 @@
                  gives way        its validity ends: told so, with nobody's help
 
 A transaction leaves when a block decides it, when block time passes its validity, or when it gives way to another.
-Whoever submitted it is told in each case.
+Whoever submitted it is told in each case. What gave way here may still be committed: a peer or a proposal may hold it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from hypermesh_ledger.pool.lanes import Entry, Lane, Lanes
 from hypermesh_ledger.pool.limits import EVERYBODYS_SHARE, WHOLE, Share, Use, displaced
 from hypermesh_ledger.pool.priority import LIFT_BLOCKS, Class, class_of
 
+GAVE_WAY: Final = (
+    "It gave way to another transaction: the pool is full. "
+    "A peer or a proposal may hold it, so it may still be committed; submit the same bytes again."
+)
 _SLACK: Final = 64
 
 Waiter = asyncio.Future[Result]
@@ -82,7 +86,7 @@ class Pool:
         until, sequence = decoded.operation.valid_until_ms, next(self._sequence)
         entry = Entry(decoded.tx_hash, tx, signer, rank, until, self._blocks, sequence, rank)
         for other in self._giving_way(entry, share):
-            self._lose(other, Reason.MempoolFull, "It gave way to another transaction: the pool is full.")
+            self._lose(other, Reason.MempoolFull, GAVE_WAY)
         self._entries[entry.tx_hash] = entry
         self._classes[rank].add(entry)
         self._used.setdefault(signer, Use()).change(entry, 1)

@@ -108,6 +108,7 @@ async def test_when_full_the_newest_of_the_largest_lowest_lane_gives_way_and_is_
     put(pool, "release", b"r", b"C")
     result = await waiter
     assert (result.reason, result.height) == (Reason.MempoolFull, 0)
+    assert "may still be committed; submit the same bytes again" in result.message
     assert lost == [(Reason.MempoolFull, Class.ORDINARY)]
     assert pool.take(1000, 0) == [b"p", b"r", b"1", b"2"]
     put(pool, "release", b"s", b"A")
