@@ -51,9 +51,9 @@ def check(bundle: Mapping[str, Any]) -> Shown:
 def _check(bundle: Mapping[str, Any]) -> Shown:
     _need(bundle["format"] == FORMAT, f"the bundle's format is not {FORMAT}")
     key, height = bytes.fromhex(bundle["key"]), int(bundle["height"])
-    value = None if bundle["value"] is None else base64.b64decode(bundle["value"], validate=True)
+    value = None if bundle["value"] is None else _base64(bundle["value"])
     header, commit = bundle["signed_header"]["header"], bundle["signed_header"]["commit"]
-    listing = b"" if value is not None else base64.b64decode(bundle["listing"], validate=True)
+    listing = b"" if value is not None else _base64(bundle["listing"])
     app_hash = _app_hash(key, value, listing, bundle["steps"])
     _need(app_hash == bytes.fromhex(header["app_hash"]), "the Merkle steps do not lead to the header's app hash")
     _need(int(header["height"]) == height + 1 == int(commit["height"]), "header or commit are of another height")
@@ -146,7 +146,7 @@ def validators_hash(validators: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _public(validator: Mapping[str, Any]) -> bytes:
     _need(validator["pub_key"]["type"] == KEY_TYPE, f"a validator's key is not of type {KEY_TYPE}")
-    return base64.b64decode(validator["pub_key"]["value"], validate=True)
+    return _base64(validator["pub_key"]["value"])
 
 
 def _power(validators: Sequence[Mapping[str, Any]]) -> int:
@@ -164,7 +164,7 @@ def _signed(chain_id: str, commit: Mapping[str, Any], validators: Sequence[Mappi
         if vote["block_id_flag"] != 2:
             continue  # absent, or for no block
         body = rounds + block + _message(5, _timestamp(vote["timestamp"])) + _field(6, chain_id.encode())
-        signature = base64.b64decode(vote["signature"], validate=True)
+        signature = _base64(vote["signature"])
         try:
             MLDSA65PublicKey.from_public_bytes(_public(validator)).verify(signature, _varint(len(body)) + body)
         except InvalidSignature:
@@ -185,6 +185,13 @@ def _timestamp(text: str) -> bytes:
     assert parts is not None
     seconds = int(datetime.fromisoformat(parts[1] + "+00:00").timestamp())
     return _field(1, seconds) + _field(2, int((parts[2] or "").ljust(9, "0")))
+
+
+def _base64(text: str) -> bytes:
+    """One text for each content: the bits that padding leaves over are zero (RFC 4648, section 3.5)."""
+    data = base64.b64decode(text, validate=True)
+    _need(base64.b64encode(data).decode() == text, "base64 with bits left over")
+    return data
 
 
 def _varint(number: int) -> bytes:

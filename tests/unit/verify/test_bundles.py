@@ -269,3 +269,12 @@ def test_a_founder_alone_shows_nothing(
     assert "never changed since" in output
     assert "SHOWN" not in output
     assert main.main([forged, "--validators", now]) == 1
+
+
+def test_one_content_has_one_text(store: Store) -> None:
+    """The bits that base64's padding leaves over are no place for another text of the same value."""
+    bundle = make(store, KEYS[0])
+    for text, other in (("QQ==", "QR=="), ("QUE=", "QUF=")):
+        assert base64.b64decode(text) == base64.b64decode(other)
+        with pytest.raises(BundleRefused, match="bits left over"):
+            check(bundle | {"value": other})
