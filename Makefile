@@ -90,6 +90,7 @@ contract: venv host liboqs tools ## Against a real kube-apiserver
 
 .PHONY: integration
 integration: root venv host liboqs tools image ## Against the real ledger and the real kernel, a process a part
+	@hack/host.sh cargo=cargo-web cc=gcc
 	@for part in tests/integration/*/ tests/integration/test_*.py; do \
 	  case $$part in */__pycache__/) ;; *) echo "-- $$part"; $(PYTEST) $$part || exit 1 ;; esac; done
 
