@@ -185,7 +185,7 @@ def tickets(scene: Scene, original: Original, chance: random.Random) -> Iterator
         cases += [(bytes(b ^ (bit == i) * 1 << chance.randrange(8) for i, b in enumerate(true)), nobodys)
                   for bit in range(32)]  # fmt: skip
         cases += [(getattr(refs, other), foreign) for other in PROOFS if other != name]
-        cases += [(each, foreign) for each in scene.foreign[name]]
+        cases += [(each, foreign) for each in scene.foreign.get(name, ())]
         cases += [(each, stale) for each in stale_tickets(scene, original, name)]
         for value, reason in cases:
             if name != "stake" and value == refs.stake:

@@ -1,7 +1,7 @@
 """FALCON-1024 against another implementation, both ways, and its hundred known answers.
 
 The peer is the Rust crate fn-dsa in its round-3 mode: other key generation, other encoding and decoding, other
-arithmetic than the PQClean code inside liboqs. (A third, @noble/post-quantum in JavaScript, gave unit/crypto's vectors.)
+arithmetic than the PQClean code inside liboqs. (unit/crypto has vectors of a third, @noble/post-quantum in JavaScript.)
 """
 
 from __future__ import annotations
