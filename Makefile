@@ -17,8 +17,10 @@ PY := $(VENV)/bin/python
 #: PULL=1                  `make image` asks for a newer base first
 #: HYPERMESH_CACHE=DIR     what is built once and shared by checkouts (default: ~/.cache/hypermesh)
 #: HYPERMESH_CLUSTER_DIR=DIR  state of the embedded cluster (default: build/cluster)
+#: FUZZ_SECONDS=60         of `make fuzz`, for each decoder
 CLUSTER ?= embedded
 NODES ?= 1
+FUZZ_SECONDS ?= 60
 
 include hack/cluster.mk
 include hack/image.mk
@@ -79,6 +81,13 @@ PYTEST := $(PY) -m pytest -q
 .PHONY: unit
 unit: venv liboqs tools ## Pure logic
 	@$(PYTEST) tests/unit
+
+.PHONY: fuzz
+fuzz: venv liboqs ## Every decoder under a coverage-guided fuzzer, FUZZ_SECONDS each
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r tests/fuzz/requirements.txt
+	@for target in $$($(PY) tests/fuzz/run.py --list); do echo "-- $$target"; \
+	  $(PY) tests/fuzz/run.py $$target $(FUZZ_SECONDS) 2>build/fuzz.log || { tail -n 60 build/fuzz.log; exit 1; }; \
+	  grep '^stat::' build/fuzz.log; done
 
 .PHONY: chart
 chart: venv tools ## Rendered chart: schema, RBAC, pod security

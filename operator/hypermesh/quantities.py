@@ -14,7 +14,9 @@ from typing import Final
 GRAINS_PER_CAESAR: Final = 10**18
 """A grain is the integer unit of Caesar."""
 
-_QUANTITY: Final = re.compile(r"^([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?\d{1,3}))?$")
+MAX_CHARACTERS: Final = 64
+"""No quantity needs more; Python itself gives up at some thousand digits, with another error."""
+_QUANTITY: Final = re.compile(r"([+-]?)(\d+(?:\.\d*)?|\.\d+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?\d{1,3}))?", re.ASCII)
 _SUFFIX: Final[dict[str, Fraction]] = {
     "": Fraction(1),
     "n": Fraction(1, 10**9),
@@ -24,8 +26,8 @@ _SUFFIX: Final[dict[str, Fraction]] = {
     **{f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTPE", start=1)},
 }
 _BINARY: Final = tuple((1024**power, f"{letter}i") for power, letter in reversed([*enumerate("KMGTPE", start=1)]))
-_CAESAR: Final = re.compile(r"^(\d{1,18})(?:\.(\d{1,18}))?$")
-_DURATION: Final = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$")
+_CAESAR: Final = re.compile(r"(\d{1,18})(?:\.(\d{1,18}))?", re.ASCII)
+_DURATION: Final = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 CORES: Final = "cores"
 """The one resource counted in thousandths; all others count bytes."""
 
@@ -41,9 +43,10 @@ def parse(resource: str, quantity: str | int) -> int:
     Raises QuantityInvalid for text that is no quantity, or is negative.
     """
     scale = 1000 if resource == CORES else 1
-    match = _QUANTITY.match(str(quantity).strip())
+    text = str(quantity).strip()
+    match = _QUANTITY.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
     if match is None:
-        raise QuantityInvalid(f"{resource} {quantity!r} is no quantity: write 500m, 2, 512Mi or 1Gi")
+        raise QuantityInvalid(f"{resource} {text[:40]!r} is no quantity: write 500m, 2, 512Mi or 1Gi")
     sign, digits, suffix, exponent = match.groups()
     factor = Fraction(10) ** int(exponent) if exponent else _SUFFIX[suffix or ""]
     amount = Fraction(digits if digits[0] != "." else f"0{digits}") * factor * scale
@@ -76,9 +79,11 @@ def render_short(resource: str, amount: int) -> str:
 
 def parse_caesar(text: str) -> int:
     """Grains of a decimal Caesar amount. Raises QuantityInvalid."""
-    match = _CAESAR.match(text)
+    match = _CAESAR.fullmatch(text)
     if match is None:
-        raise QuantityInvalid(f"{text!r} is no amount of Caesar: write 2 or 0.25, at most 18 digits after the point")
+        raise QuantityInvalid(
+            f"{text[:40]!r} is no amount of Caesar: write 2 or 0.25, at most 18 digits after the point"
+        )
     whole, fraction = match.groups()
     return int(whole) * GRAINS_PER_CAESAR + int((fraction or "").ljust(18, "0"))
 
@@ -109,8 +114,8 @@ def hourly_price(whole: int, amount: int, capacity: int) -> int:
 
 def parse_duration(text: str) -> int:
     """Seconds of `24h`, `1h30m`, `90s`. Raises QuantityInvalid."""
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None or not text:
-        raise QuantityInvalid(f"{text!r} is no duration: write hours, minutes and seconds such as 24h or 1h30m")
+        raise QuantityInvalid(f"{text[:40]!r} is no duration: write hours, minutes and seconds such as 24h or 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds

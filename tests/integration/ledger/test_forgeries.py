@@ -1,6 +1,6 @@
 """The forgeries of tests/adversary through the real ledger: TLS, gRPC, admission, signature threads.
 
-FORGERIES limits how many; what is proven (CommitWork, Prove) is forged in tests/unit/adversary, where proofs are at hand.
+FORGERIES limits how many. What is proven (CommitWork, Prove) is forged in tests/unit/adversary, with proofs at hand.
 """
 
 from __future__ import annotations
