@@ -83,7 +83,7 @@ unit: venv liboqs tools ## Pure logic
 	@$(PYTEST) tests/unit
 
 .PHONY: fuzz
-fuzz: venv liboqs ## Every decoder under a coverage-guided fuzzer, FUZZ_SECONDS each
+fuzz: venv liboqs ## The decoders of strangers' bytes under a coverage-guided fuzzer, FUZZ_SECONDS each
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r tests/fuzz/requirements.txt
 	@for target in $$($(PY) tests/fuzz/run.py --list); do echo "-- $$target"; \
 	  $(PY) tests/fuzz/run.py $$target $(FUZZ_SECONDS) 2>build/fuzz.log || { tail -n 60 build/fuzz.log; exit 1; }; \

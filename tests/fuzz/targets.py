@@ -1,4 +1,4 @@
-"""Every decoder of bytes that strangers send, as `target(data)`: it returns, or what it raises is a finding.
+"""Decoders of bytes that strangers send, as `target(data)`: it returns, or what it raises is a finding.
 
 A target expects the refusals that its decoder promises and checks what must hold of everything it accepts. The same
 targets run under a coverage-guided fuzzer (run.py, `make fuzz`) and, briefly, in tests/unit/fuzz.

@@ -32,15 +32,14 @@ from hypermesh_clients.kube_resources import (
     CUSTOM_RESOURCE_DEFINITIONS,
     NAMESPACES,
     NODES,
-    PODS,
-    SERVICE_ACCOUNTS,
     Resource,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARIES = ROOT / "build" / "bin"
-sys.path.append(str(ROOT / "hack" / "cluster"))  # last: it shadows nothing
+sys.path += [str(ROOT / "hack" / "cluster"), str(ROOT)]  # last: they shadow nothing
 from local_cluster.private_api import private_api  # noqa: E402
+from tests.api_objects import kubeconfig, pod_of, token  # noqa: E402
 
 NAMESPACE = "hypermesh-system"
 NODE = "node1"
@@ -221,46 +220,6 @@ async def _create(kube: Kube, resource: Resource, item: dict[str, Any]) -> None:
         await kube.create(resource, item)
 
 
-async def token(kube: Kube, account: str, audience: str | None = None) -> str:
-    """A token of the account, bound to its pod on our node, as kubelet projects it."""
-    pod = {
-        "metadata": {"name": account, "namespace": NAMESPACE},
-        "spec": {
-            "serviceAccountName": account,
-            "nodeName": NODE,
-            "automountServiceAccountToken": False,
-            "containers": [{"name": "c", "image": "none"}],
-        },
-    }
-    await _create(kube, PODS, pod)
-    bound = await kube.get(PODS, account, NAMESPACE)
-    spec: dict[str, Any] = {
-        "expirationSeconds": 3600,
-        "boundObjectRef": {
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "name": account,
-            "uid": bound["metadata"]["uid"],
-        },
-    }
-    if audience:
-        spec["audiences"] = [audience]
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    about = Resource("", "v1", "serviceaccounts", "TokenRequest")
-    path = SERVICE_ACCOUNTS.path(NAMESPACE, account, "token")
-    answer = await kube.request("POST", path, about=about.describe(NAMESPACE, account), body=request)
-    return str(answer["status"]["token"])
-
-
-def kubeconfig_of(admin: Path, text: str, target: Path) -> Path:
-    """The administrator's kubeconfig with another token instead of its certificate."""
-    config = yaml.safe_load(admin.read_text())
-    for user in config["users"]:
-        user["user"] = {"token": text}
-    target.write_text(yaml.safe_dump(config))
-    return target
-
-
 @contextlib.asynccontextmanager
 async def running_mesh(directory: Path, pool: Path) -> AsyncIterator[Mesh]:
     """TrustChain and ledger up and ready; agent and operator are started by the tests."""
@@ -291,8 +250,9 @@ async def running_mesh(directory: Path, pool: Path) -> AsyncIterator[Mesh]:
 async def _prepare(mesh: Mesh, kube: Kube, account: str, hosts: Path, pool: Path) -> None:
     short = account.removeprefix("hypermesh-")
     token_file = mesh.directory / f"{short}.token"
-    token_file.write_text(await token(kube, account, "hypermesh-trustchain"))
-    config = kubeconfig_of(mesh.kubeconfig, await token(kube, account), mesh.directory / f"{short}.kubeconfig")
+    pod = await pod_of(kube, account, NODE)
+    token_file.write_text(await token(kube, account, pod=pod, audience="hypermesh-trustchain"))
+    config = kubeconfig(mesh.kubeconfig, mesh.directory / f"{short}.kubeconfig", await token(kube, account, pod=pod))
     environment = {
         "KUBECONFIG": str(config),
         "POD_NAMESPACE": NAMESPACE,
