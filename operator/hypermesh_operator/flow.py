@@ -123,7 +123,7 @@ TOGETHER_BUSY_S: Final = 5.0
 
 LEDGER_AWAY: Final = Verdict(
     "LedgerUnavailable",
-    "The ledger does not answer; check the hypermesh-ledger pods. It is asked again all the time.",
+    "The ledger does not answer. Check the hypermesh-ledger pods; it is asked again all the time.",
     retry_s=2.0,
     ledger_away=True,
 )

@@ -89,7 +89,7 @@ async def test_a_full_node_joins_by_state_sync(tmp_path: Path) -> None:
     program = ("--cometbft", str(listening_cometbft(tmp_path, p2p_port)))
     async with running_ledger(tmp_path / "first", patient(), options=(*options, *program)) as ledger:
         node = await ledger.enrol(trust_pb2.ROLE_NODE, "node-1")
-        await ledger.until_up(after=2 * INTERVAL + 3)
+        await ledger.until_up(after=2 * INTERVAL + 3, limit_s=JOIN_S)  # idle: a block every three seconds
         trusted = (await rpc(url, "commit", height="2"))["signed_header"]["commit"]["block_id"]["hash"]
         peer = (await rpc(url, "status"))["node_info"]["id"]
         config = re.sub(r"\[p2p\]\n", f'[p2p]\npersistent_peers = "{peer}@[::1]:{p2p_port}"\n', home.CONFIG)

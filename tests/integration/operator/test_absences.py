@@ -28,7 +28,7 @@ async def test_deletion_never_hangs_on_a_ledger_that_is_gone(mesh: Mesh) -> None
             assert "[-] ledger: " in ready[1]
             await mesh.apply("new", ONE_GI)
             status = await mesh.until("new", "Ready", "LedgerUnavailable")
-            assert "check the hypermesh-ledger pods" in json.dumps(status)
+            assert "Check the hypermesh-ledger pods" in json.dumps(status)
             await mesh.delete("left")
             status = await mesh.until("left", "Ready", "Releasing")
             message = next(item["message"] for item in status["conditions"] if item["type"] == "Ready")
