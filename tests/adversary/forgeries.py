@@ -43,11 +43,69 @@ LAWFUL = (
 """What the signer may choose within bounds: mutating it and signing again may give another correct operation. Values
 beyond the bounds are in `out_of_bounds`."""
 FORM = frozenset({Reason.Malformed, Reason.NotCanonical, Reason.TooLarge, Reason.UnsupportedAlgorithm})
+BAD_SIGNATURE = frozenset({Reason.BadSignature})
+UNSIGNED = FORM | BAD_SIGNATURE | {Reason.WrongChain, Reason.Expired, Reason.ValidityTooLong, Reason.UnknownSigner}
+UNSIGNED |= {Reason.SpaceTicketMissing, Reason.StakeTicketMissing, Reason.WorkTicketMissing, Reason.TimeTicketMissing}
+UNSIGNED |= {Reason.CertificateInvalid}
+"""Of bytes that no key signed. All come before the signature; nothing that the state holds is told about them."""
+STRANGER = frozenset({Reason.UnknownSigner, Reason.RoleForbidden, Reason.BadSignature})
+"""Of an operation signed by somebody else in their own name; and what OF_STRANGERS says of its kind."""
+OF_STRANGERS = {
+    "prove": {Reason.NotCommitted},
+    "register_asset": {Reason.IdentifierWrong},
+    "allocate": {Reason.IdentifierWrong},
+    "join_validator": {Reason.PossessionUnproven},
+    "leave_validator": {Reason.NotValidator},
+}
+EXPECTED: dict[str, set[Reason]] = {
+    "chain_id": {Reason.WrongChain},
+    "valid_until_ms": {Reason.Expired, Reason.ValidityTooLong},
+    "enrol_node.": {Reason.CertificateInvalid},
+    "commit_work.epoch": {Reason.EpochWrong},
+    "commit_work.commitments": {Reason.Malformed},
+    "prove.epoch": {Reason.EpochWrong},
+    "prove.space": {Reason.SpaceProofInvalid},
+    "prove.work": {Reason.WorkProofInvalid},
+    "prove.time": {Reason.TimeProofInvalid},
+    "register_asset.asset_id": {Reason.IdentifierWrong},
+    "register_asset.type": {Reason.Malformed, Reason.IdentifierWrong},
+    "register_asset.hardware_id": {Reason.Malformed, Reason.IdentifierWrong},
+    "register_asset.address": {Reason.AddressWrong},
+    "register_asset.revision": {Reason.RevisionConflict},
+    "register_asset.work_device": {Reason.Malformed, Reason.WorkTicketForeign},
+    "register_asset.": {Reason.Malformed},
+    "update_asset.asset_id": {Reason.NoSuchAsset},
+    "update_asset.revision": {Reason.RevisionConflict},
+    "update_asset.": {Reason.Malformed},
+    "retire_asset.asset_id": {Reason.NoSuchAsset},
+    "retire_asset.revision": {Reason.RevisionConflict},
+    "allocate.allocation_id": {Reason.IdentifierWrong},
+    "allocate.uid": {Reason.Malformed, Reason.IdentifierWrong},
+    "allocate.asset_id": {Reason.NoSuchAsset},
+    "allocate.privacy_level": {Reason.Malformed, Reason.PrivacyForbidden},
+    "allocate.address": {Reason.AddressWrong},
+    "allocate.amount": {Reason.Malformed, Reason.PriceTooHigh, Reason.InsufficientCapacity},
+    "allocate.lease_seconds": {Reason.LeaseInvalid},
+    "allocate.": {Reason.Malformed},
+    "release.allocation_id": {Reason.NoSuchAllocation},
+    "join_validator.": {Reason.Malformed, Reason.PossessionUnproven},
+}
+"""What a field is refused for that the right key signed with a wrong value: the first line that begins its path."""
 
 
 def lawful(path: str) -> bool:
     """Whether the signer may choose what is there."""
     return any(path == each or path.startswith((f"{each}.", f"{each}[")) for each in LAWFUL)
+
+
+def expected(path: str) -> frozenset[Reason]:
+    """Of a signed field; a kind without its own is Malformed. Raises AssertionError for a field nobody spoke of."""
+    if "." not in path and path not in EXPECTED:
+        return frozenset({Reason.Malformed})
+    for begin, reasons in EXPECTED.items():
+        if path.startswith(begin):
+            return frozenset(reasons)
+    raise AssertionError(f"say in EXPECTED (tests/adversary/forgeries.py) what a wrong {path} is refused for")
 
 
 def forgeries(scene: Scene, chance: random.Random) -> list[Forgery]:
@@ -73,19 +131,19 @@ def unsigned(original: Original, chance: random.Random) -> Iterator[Forgery]:
             envelope = ledger_pb2.Envelope.FromString(one.tx)
         name, tx = f"{original.kind} {how}", canonical(envelope)
         for path, changed in mutations(envelope, chance):
-            yield Forgery(f"{name}: envelope {path}", canonical(changed))
+            yield Forgery(f"{name}: envelope {path}", canonical(changed), UNSIGNED)
         for path, altered_operation in mutations(original.operation, chance):
             copy = ledger_pb2.Envelope.FromString(tx)
             copy.operation = canonical(altered_operation)
-            yield Forgery(f"{name}: unsigned {path}", canonical(copy))
+            yield Forgery(f"{name}: unsigned {path}", canonical(copy), UNSIGNED)
         for cut in chance.sample(range(len(tx)), CUTS):
-            yield Forgery(f"{name}: cut at {cut}", tx[:cut])
+            yield Forgery(f"{name}: cut at {cut}", tx[:cut], UNSIGNED)
         for bit in chance.sample(range(len(tx) * 8), BITS):
             flipped = bytearray(tx)
             flipped[bit // 8] ^= 1 << bit % 8
-            yield Forgery(f"{name}: bit {bit}", bytes(flipped))
+            yield Forgery(f"{name}: bit {bit}", bytes(flipped), UNSIGNED)
         for where, extra in itertools.product((0, len(tx) // 2, len(tx)), (b"\0", b"\x0a", chance.randbytes(40))):
-            yield Forgery(f"{name}: bytes added at {where}", tx[:where] + extra + tx[where:])
+            yield Forgery(f"{name}: bytes added at {where}", tx[:where] + extra + tx[where:], UNSIGNED)
         room = MAX_ENVELOPE_BYTES + 1 - len(tx)
         yield Forgery(f"{name}: oversized", tx + bytes(room), frozenset({Reason.TooLarge}))
 
@@ -94,11 +152,12 @@ def altered(original: Original, chance: random.Random) -> Iterator[Unsigned]:
     """Signed by the right key, but not what that key may ask for."""
     for path, changed in mutations(original.operation, chance):
         if not lawful(path):
-            yield Unsigned(f"{original.kind}: signed {path}", canonical(changed), original.refs)
+            yield Unsigned(f"{original.kind}: signed {path}", canonical(changed), original.refs, expected(path))
     if original.kind == "enrol_node":
         yield from _certificates(original, chance)
     for path, changed in out_of_bounds(original.operation):
-        yield Unsigned(f"{original.kind}: out of bounds {path}", canonical(changed), original.refs)
+        whole = path if path == "valid_until_ms" else f"{original.kind}.{path}"
+        yield Unsigned(f"{original.kind}: out of bounds {path}", canonical(changed), original.refs, expected(whole))
 
 
 def _certificates(original: Original, chance: random.Random) -> Iterator[Unsigned]:
@@ -112,7 +171,7 @@ def _certificates(original: Original, chance: random.Random) -> Iterator[Unsigne
         copy.CopyFrom(original.operation)
         copy.enrol_node.certificate.body = data
         copy.enrol_node.certificate.signature = other or copy.enrol_node.certificate.signature
-        yield Unsigned(f"enrol_node: certificate {path}", canonical(copy), None)
+        yield Unsigned(f"enrol_node: certificate {path}", canonical(copy), None, expected("enrol_node.certificate"))
 
 
 def out_of_bounds(operation: ledger_pb2.Operation) -> Iterator[tuple[str, ledger_pb2.Operation]]:
@@ -214,18 +273,16 @@ def wrong_signers(scene: Scene, original: Original) -> Iterator[Forgery]:
     """Signed by somebody else, in their own name and in the right signer's; and their signature on its operation."""
     operation = canonical(original.operation)
     one = [Unsigned(original.kind, operation, original.refs)]
+    theirs = STRANGER | OF_STRANGERS.get(original.kind, set())
     for who, other in scene.others.items():
         for forgery in sign_all(other, one):
-            yield Forgery(f"{original.kind}: signed by {who}", forgery.tx)
+            yield Forgery(f"{original.kind}: signed by {who}", forgery.tx, theirs)
         for forgery in sign_all(other, one, claimed=original.signer.key_id):
             yield Forgery(f"{original.kind}: signed by {who} in another's name", forgery.tx, BAD_SIGNATURE)
         single = sign(other, operation, original.refs)
-        yield Forgery(f"{original.kind}: singly signed by {who}", canonical(single))
+        yield Forgery(f"{original.kind}: singly signed by {who}", canonical(single), theirs)
         single.signer = original.signer.key_id
         yield Forgery(f"{original.kind}: singly signed by {who} in another's name", canonical(single), BAD_SIGNATURE)
-
-
-BAD_SIGNATURE = frozenset({Reason.BadSignature})
 
 
 def encodings(original: Original) -> Iterator[Forgery]:
@@ -278,11 +335,11 @@ def batch_tricks(original: Original, chance: random.Random) -> Iterator[Forgery]
     bare = ledger_pb2.Envelope.FromString(signed[0].tx)
     bare.operation = root
     del bare.batch_path[:]
-    yield Forgery(f"{original.kind}: batch root as operation", canonical(bare))
+    yield Forgery(f"{original.kind}: batch root as operation", canonical(bare), FORM)
     inner = ledger_pb2.Envelope.FromString(signed[0].tx)
     inner.operation = batches.leaf(*_own(first)) + whole[0]
     inner.batch_path.pop(0)
-    yield Forgery(f"{original.kind}: batch node as operation", canonical(inner))
+    yield Forgery(f"{original.kind}: batch node as operation", canonical(inner), FORM)
     single = sign(original.signer, operation, original.refs)
     single.batch_path.extend(whole)
     yield Forgery(f"{original.kind}: single signature with a path", canonical(single), BAD_SIGNATURE)

@@ -50,11 +50,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Forgery:
-    """A transaction that must be refused; for one of `reasons`, where only some would be right."""
+    """A transaction that must be refused, for one of `reasons`."""
 
     name: str
     tx: bytes
-    reasons: frozenset[Reason] = frozenset()
+    reasons: frozenset[Reason]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ LEDGER_SEED repeats an order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -99,9 +100,16 @@ def write(marker: Path, point: str) -> None:
 
 
 async def kill(ledger: Ledger, name: str) -> None:
-    """Waits for it to run, if it is being started."""
-    await until(lambda: name in ledger.pids())
-    os.kill(ledger.pids()[name], signal.SIGKILL)
+    """Waits for it to run, if it is being started. It may just be ended by the supervisor, which is as good."""
+    pids: list[int] = []
+
+    def there() -> bool:
+        pids[:] = [pid for each, pid in ledger.pids().items() if each == name]
+        return bool(pids)
+
+    await until(there)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pids[0], signal.SIGKILL)
 
 
 def index_of(marker: Path) -> Path:
