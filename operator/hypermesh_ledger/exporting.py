@@ -26,6 +26,8 @@ from hypermesh_ledger import keys
 
 PATIENCE_S: Final = 30.0
 FORMAT: Final = "hypermesh-proof/1"
+ERRORS: Final = (ValueError, RecursionError)
+"""What `bundle` raises for an answer that is none."""
 KINDS: Final[dict[str, Callable[[str], bytes]]] = {
     "asset": lambda text: keys.asset(bytes.fromhex(text)),
     "allocation": lambda text: keys.allocation(bytes.fromhex(text)),
@@ -47,7 +49,7 @@ def add_parser(commands: Any) -> None:
 
 
 def bundle(key: bytes, proof: ledger_pb2.GetProofResponse) -> dict[str, Any]:
-    """docs/concepts/proof-bundles.md describes it."""
+    """docs/concepts/proof-bundles.md describes it. Raises ERRORS."""
     absent = not proof.value
     return {
         "format": FORMAT,
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         key = KINDS[options.kind](options.name)
         print(json.dumps(asyncio.run(_fetch(options, key)), indent=1))  # noqa: T201  # its output
-    except (ConfigError, KubeError, TrustNotPublished, TrustInvalid, LedgerUnavailable, ValueError, OSError) as error:
+    except (ConfigError, KubeError, TrustNotPublished, TrustInvalid, LedgerUnavailable, *ERRORS, OSError) as error:
         print(f"hypermesh-ledger prove: {error}", file=sys.stderr)  # noqa: T201  # its output
         return 1
     return 0

@@ -116,7 +116,7 @@ def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netwo
         raise HomeUnusable(
             f"Can't prepare {home}: {error}. Give --home a directory on a writable volume with free space."
         ) from error
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise HomeMismatch(
             f"The files in {home}/config are damaged ({error!r}). Restore a backup, or use an empty directory."
         ) from error

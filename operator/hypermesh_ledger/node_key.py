@@ -10,12 +10,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hypermesh_clients.files import write_durably
+from hypermesh_ledger.errors import HomeMismatch
 
 
 def node_id(path: Path) -> str:
     """40 hex digits: the first 20 bytes of SHA-256(public key). Makes the key file when there is none.
 
-    Raises OSError; ValueError, KeyError, TypeError for a damaged file.
+    Raises OSError, HomeMismatch for a damaged file.
     """
     if not path.exists():
         private = Ed25519PrivateKey.generate()
@@ -23,7 +24,10 @@ def node_id(path: Path) -> str:
         value = {"type": "tendermint/PrivKeyEd25519", "value": base64.b64encode(both).decode()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, json.dumps({"priv_key": value}).encode(), 0o600)
-    both = base64.b64decode(json.loads(path.read_text())["priv_key"]["value"], validate=True)
+    try:
+        both = base64.b64decode(json.loads(path.read_text())["priv_key"]["value"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        both = b""
     if len(both) != 64:
-        raise ValueError(f"{path} holds no ed25519 key")
+        raise HomeMismatch(f"{path} holds no ed25519 key: restore it, or remove it and the peers learn a new one.")
     return hashlib.sha256(both[32:]).digest()[:20].hex()

@@ -119,7 +119,7 @@ def checked(target: str, genesis: bytes, root_public: bytes) -> dict[str, Any]:
         document = json.loads(genesis)
         chain_id = str(document["chain_id"])
         encoded = str(document["app_state"]["genesis"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise HomeMismatch(
             f"The ledger at {target} answers with no genesis of ours. See whom --peers names."
         ) from error

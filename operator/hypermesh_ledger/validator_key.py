@@ -79,7 +79,14 @@ def write_validator_key(path: Path) -> None:
 
 
 def signer(path: Path) -> tuple[bytes, MLDSA65PrivateKey]:
-    """The public key in that file, and its private one. Raises HomeMismatch for a file without a seed."""
+    """The public key in that file, and its private one. Raises HomeMismatch for a damaged file, or no seed."""
+    try:
+        return _signer(path)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HomeMismatch(f"{path} is damaged ({type(error).__name__}). Restore it from a backup.") from None
+
+
+def _signer(path: Path) -> tuple[bytes, MLDSA65PrivateKey]:
     document = json.loads(path.read_text())
     if SEED not in document:
         raise HomeMismatch(
@@ -87,7 +94,10 @@ def signer(path: Path) -> tuple[bytes, MLDSA65PrivateKey]:
             "it can go on alone, without --p2p-address, but not take in others."
         )
     private = MLDSA65PrivateKey.from_seed_bytes(base64.b64decode(document[SEED], validate=True))
-    return base64.b64decode(document["pub_key"]["value"], validate=True), private
+    public = base64.b64decode(document["pub_key"]["value"], validate=True)
+    if private.public_key().public_bytes_raw() != public:
+        raise ValueError("seed and public key are no pair")
+    return public, private
 
 
 def _uniform(seed: bytes) -> Polynomial:

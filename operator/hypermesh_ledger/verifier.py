@@ -20,6 +20,7 @@ from hypermesh_ledger.checks import Proof, verify_now
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 60.0
+MAX_ANSWER_BYTES: Final = 1 << 16
 _PARTS: Final = struct.Struct(">B6I")
 _ANSWER: Final = struct.Struct(">2I")
 
@@ -70,15 +71,26 @@ class Verifier:
         except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
             raise OSError(f"the verifier closed its input: {error}") from error
         await writer.drain()
-        lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
-        reason, message = [(await reader.readexactly(length)).decode() for length in lengths]
-        return (Reason(reason), message) if reason else None
+        return await read_answer(reader)
 
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
         self._process = None
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[Reason, str] | None:
+    """None: the proof is good. Raises IncompleteReadError, and OSError for what no verifier in its right mind says."""
+    lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
+    if max(lengths) > MAX_ANSWER_BYTES:
+        raise OSError(f"the verifier answers with {max(lengths)} bytes")
+    parts = [await reader.readexactly(length) for length in lengths]
+    try:
+        reason, message = [part.decode() for part in parts]
+        return (Reason(reason), message) if reason else None
+    except ValueError as error:
+        raise OSError(f"the verifier answers with garbage: {error}") from error
 
 
 def _frame(check: Proof) -> bytes:
@@ -88,7 +100,7 @@ def _frame(check: Proof) -> bytes:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer frames until the other side closes."""
-    while header := requests.read(_PARTS.size):
+    while len(header := requests.read(_PARTS.size)) == _PARTS.size:
         kind, *lengths = _PARTS.unpack(header)
         challenge, subject, proof, parameters, seed, root = (requests.read(length) for length in lengths)
         reason, message = b"", b""

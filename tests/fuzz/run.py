@@ -15,6 +15,7 @@ LONGEST = 65_536
 SLOW_S = 30
 MEMORY_MIB = 2_048
 PACKAGES = ["hypermesh", "hypermesh_ledger", "hypermesh_clients", "hypermesh_agent", "hypermesh_trustchain"]
+PACKAGES += ["hypermesh_verify"]
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ from hypermesh_trustchain.challenges import Challenges
 from hypermesh_trustchain.enrolling import check_key
 from hypermesh_trustchain.refusals import EnrolmentRefused
 
+from .ledger_targets import LEDGER_TARGETS
+
 NODE = hashlib.sha256(b"node").digest()
 PREFIX = IPv6Network("fd12:3456:789a:1:1122:3300::/88")
 ADDRESS = PREFIX.network_address + 0x40_0000_0001
@@ -239,4 +241,4 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         key_file,
         enrolment,
     )
-}
+} | LEDGER_TARGETS

@@ -16,12 +16,14 @@ from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 PATH: Final = "/store/ledger/key"
 ABSENT: Final = 2
+LONGEST: Final = 127
+"""Bytes of a key; the database refuses longer ones, and no state has one."""
 
 
 async def query(core: Core, request: abci.RequestQuery) -> abci.ResponseQuery:
     """Code 1 for what can't be answered, 2 for a proof of what is not there, with the reason in the log."""
-    if request.path != PATH or not request.data:
-        return _refused(f"ask for path {PATH} and a key as data, not for {request.path!r}")
+    if request.path != PATH or not 0 < len(request.data) <= LONGEST:
+        return _refused(f"ask for path {PATH} and a key of 1 to {LONGEST} bytes as data, not for {request.path!r}")
     try:
         if request.prove:
             return await _proven(core, request.data, request.height)

@@ -17,7 +17,7 @@ from ...fuzz.mutators import mutated
 from ...fuzz.seeds import seeds
 from ...fuzz.targets import TARGETS
 
-ROUNDS = {"proofs": 60}
+ROUNDS = {"proofs": 60, "abci_query": 60}
 """Verifying garbage costs milliseconds there."""
 
 
