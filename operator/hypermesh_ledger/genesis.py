@@ -18,6 +18,8 @@ from hypermesh_ledger import keys
 from hypermesh_ledger.errors import GenesisInvalid
 
 INITIAL_TRUST_SCORE = 5_000
+TRUST_RULES = 1
+"""Of new chains; see execution/scores. A chain begun before has 0, and constant scores."""
 
 
 def make_genesis(root_public_key: bytes, parameters: proofs_pb2.ProofParameters) -> ledger_pb2.Genesis:
@@ -36,6 +38,7 @@ def make_genesis(root_public_key: bytes, parameters: proofs_pb2.ProofParameters)
         root_algorithm=trust_pb2.SIGNATURE_ALGORITHM_FALCON_PADDED_1024,
         proofs=parameters,
         initial_trust_score=INITIAL_TRUST_SCORE,
+        trust_rules=TRUST_RULES,
     )
 
 
@@ -75,4 +78,5 @@ def initial_state(chain_id: str, app_state_bytes: bytes) -> dict[bytes, bytes]:
     genesis = genesis_of(encoded)
     checked = make_genesis(genesis.root_public_key, genesis.proofs)
     checked.initial_trust_score = genesis.initial_trust_score
+    checked.trust_rules = genesis.trust_rules
     return {keys.GENESIS: canonical(checked), keys.CHAIN_ID: chain_id.encode()}

@@ -30,6 +30,9 @@ ENDED: Final = b"ended/"
 VALIDATOR: Final = b"validator/"
 EVIDENCE: Final = b"evidence/"
 ATTENDANCE: Final = b"attendance"
+TRUST: Final = b"trust/"
+OWED: Final = b"owed/"
+FORGIVEN: Final = b"forgiven"
 
 PRESENT: Final = b"\x01"
 """Value of an index entry that says everything by its key."""
@@ -119,11 +122,21 @@ def evidence(address: bytes) -> bytes:
     return EVIDENCE + address
 
 
+def trust(identity: bytes) -> bytes:
+    """-> TrustRecord"""
+    return TRUST + identity
+
+
+def owed(epoch: int, identity: bytes) -> bytes:
+    """Index of identities that owe proofs, by the first epoch they are not yet accounted for."""
+    return OWED + u64(epoch) + identity
+
+
 def index_time(key: bytes, index: bytes) -> int:
-    """Unix milliseconds in a key of `due` or `ended`."""
+    """Unix milliseconds in a key of `due` or `ended`; the epoch in one of `owed`."""
     return int.from_bytes(key[len(index) : len(index) + 8], "big")
 
 
 def index_id(key: bytes, index: bytes) -> bytes:
-    """The allocation id in a key of `due` or `ended`."""
+    """The allocation id in a key of `due` or `ended`; the identity in one of `owed`."""
     return key[len(index) + 8 :]

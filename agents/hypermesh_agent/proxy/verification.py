@@ -28,6 +28,8 @@ from hypermesh.v1 import ledger_pb2, trust_pb2
 
 CLOCK_SKEW_MS: Final = 30_000
 """How far this node's clock may be behind the ledger's block time."""
+SCORE_DRIFT: Final = 500
+"""The ledger judged the score at the grant; by this much it may have fallen since (some missed epochs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +222,8 @@ def check_limits(claim: Claim) -> Refusal | None:
     """This node's trust score and the asset's price are within what the tenant signed."""
     operation, asset = claim.operation, claim.asset
     score = claim.nodes[claim.here.key_id].trust_score if claim.here.key_id in claim.nodes else 0
-    if not claim.seen_height and score < operation.min_trust_score:
-        text = f"this node's trust score {score} is below the tenant's limit {operation.min_trust_score}"
+    if not claim.seen_height and score + SCORE_DRIFT < operation.min_trust_score:
+        text = f"this node's trust score {score} is far below the tenant's limit {operation.min_trust_score}"
         return Refusal(Reason.TrustTooLow, text)
     if not operation.max_price_per_hour or claim.asset_changed:
         return None

@@ -13,6 +13,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.execution import behaviour
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.registration import expected_address, parse_grains, take_address
 from hypermesh_ledger.execution.tickets import require_tickets
@@ -89,6 +90,8 @@ def release(context: Context, signer: Signer, operation: ledger_pb2.Release) -> 
         raise Refused(Reason.RoleForbidden, text)
     record = context.asset(allocated.asset_id)
     require_tickets(context, signer, record.node, record.registration.work_device, any_age=True)
+    if signer.key_id != held.node:
+        behaviour.lease_over(context.state, held, record.registration.work_device, context.time_ms)
     end(context.state, held, ledger_pb2.ALLOCATION_STATE_RELEASED, context.time_ms, context.height)
     return context.height
 
@@ -121,6 +124,9 @@ def expire(state: Fork, time_ms: int, height: int) -> None:
         held = read(state, keys.allocation(allocation_id), ledger_pb2.AllocationRecord)
         if held is None:
             raise ValueError(f"state has a lease but no allocation {allocation_id.hex()}")
+        record = read(state, keys.asset(_signed(held)[1].asset_id), ledger_pb2.AssetRecord)
+        if record is not None:
+            behaviour.lease_over(state, held, record.registration.work_device, time_ms)
         end(state, held, ledger_pb2.ALLOCATION_STATE_EXPIRED, time_ms, height)
     for allocation_id in _elapsed(state, keys.ENDED, time_ms, forget=True):
         state.delete(keys.allocation(allocation_id))

@@ -1,8 +1,8 @@
 """execute: one block on one state, and judge: one transaction in it.
 
-Order within a block: a new epoch when it is time, leases that are over, who of the validators was there or lied, then
-the transactions one by one. A refused
-transaction leaves nothing behind but its result.
+Order within a block: a new epoch when it is time, who was silent through those before, leases that are over, who of
+the validators was there or lied, then the transactions one by one. A refused transaction leaves nothing behind but its
+result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
-from hypermesh_ledger.execution import allocation, enrolment, epochs, proving, registration, validators
+from hypermesh_ledger.execution import allocation, behaviour, enrolment, epochs, proving, registration, validators
 from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read
 from hypermesh_ledger.state import Fork, Reader, Writes
 
@@ -56,7 +56,11 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
     """The whole state machine. The state must hold a genesis and a chain id (see genesis)."""
     genesis, chain_id = _fixed(base)
     fork = Fork(base)
+    before = epochs.current(base)
     epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
+    if genesis.trust_rules:
+        behaviour.turn(fork, before.number, epoch, genesis.proofs.epoch_ms)
+        behaviour.sweep(fork, epoch.number)
     allocation.expire(fork, block.time_ms, block.height)
     validators.attend(fork, block.height, block.time_ms, block.votes, block.lies)
     results: list[Result] = []

@@ -8,6 +8,7 @@ from hypermesh.falcon import key_id
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.execution import behaviour
 from hypermesh_ledger.execution.context import Context, Signer
 
 
@@ -37,7 +38,7 @@ def enrol_node(context: Context, operation: ledger_pb2.EnrolNode) -> int:
     record = ledger_pb2.NodeRecord(
         key_id=signer,
         certificate=operation.certificate,
-        trust_score=held.record.trust_score if held else context.genesis.initial_trust_score,
+        trust_score=behaviour.enrolled(context, body, signer, held.record.trust_score if held else None),
         enrolled_height=context.height,
     )
     context.put(keys.node(signer), record)

@@ -11,20 +11,25 @@ from hypermesh.digests import digest, u64
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.execution.context import read
-from hypermesh_ledger.state import Fork
+from hypermesh_ledger.state import Fork, Reader
 
 KEPT_BEACONS = 2
 """The current epoch's beacon and the one before: a proof begun late in an epoch may end in the next."""
 
 
+def current(state: Reader) -> ledger_pb2.Epoch:
+    """The epoch under way; number 0 before the first block."""
+    return read(state, keys.EPOCH, ledger_pb2.Epoch) or ledger_pb2.Epoch()
+
+
 def advance(state: Fork, genesis: ledger_pb2.Genesis, time_ms: int, block_hash: bytes) -> ledger_pb2.Epoch:
     """The epoch of a block at time_ms; begins a new one when it is time. block_hash: 32 bytes."""
-    current = read(state, keys.EPOCH, ledger_pb2.Epoch) or ledger_pb2.Epoch()
+    held = current(state)
     number = max(1, time_ms // genesis.proofs.epoch_ms)
-    if number <= current.number:
-        return current
+    if number <= held.number:
+        return held
     mix = state.get(keys.VDF_MIX) or b""
-    beacon = digest("beacon", current.beacon, block_hash, mix, u64(number))
+    beacon = digest("beacon", held.beacon, block_hash, mix, u64(number))
     epoch = ledger_pb2.Epoch(number=number, beacon=beacon, started_ms=time_ms)
     state.put(keys.EPOCH, epoch.SerializeToString(deterministic=True))
     for key, _ in list(state.scan(keys.BEACON))[: -(KEPT_BEACONS - 1)]:

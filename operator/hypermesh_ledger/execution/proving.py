@@ -17,7 +17,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Proof
-from hypermesh_ledger.execution import epochs
+from hypermesh_ledger.execution import behaviour, epochs
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.tickets import forget_work, win
 
@@ -84,6 +84,7 @@ def prove(context: Context, signer: Signer, operation: ledger_pb2.Prove) -> int:
     ticket = time_ticket(node, epoch, asked, operation.time)
     win(context, proofs_pb2.PROOF_KIND_TIME, node, node, epoch, ticket)
     context.state.put(keys.proven(node), u64(epoch))
+    behaviour.proven(context, signer, epoch, seed)
     epochs.mix_in(context.state, operation.time.output[:FORM_BYTES])
     return context.height
 

@@ -8,6 +8,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.execution import behaviour
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.tickets import require_tickets
 
@@ -36,6 +37,7 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
         registration=operation, node=signer.key_id, revision=follows + 1, height=context.height
     )
     context.put(keys.asset(operation.asset_id), record)
+    behaviour.counted(context, signer, operation, 1)
     return context.height
 
 
@@ -67,6 +69,7 @@ def retire_asset(context: Context, signer: Signer, operation: ledger_pb2.RetireA
     record.revision += 1
     record.height = context.height
     context.put(keys.asset(operation.asset_id), record)
+    behaviour.counted(context, signer, record.registration, -1)
     return context.height
 
 

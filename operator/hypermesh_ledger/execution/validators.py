@@ -21,6 +21,7 @@ from hypermesh.operations import VALIDITY_MS, canonical
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.execution import behaviour, scores
 from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read, require, require_role
 from hypermesh_ledger.state import Fork, Reader
 
@@ -28,7 +29,9 @@ POWER: Final = 10
 """Of every validator; what the genesis gives its first one."""
 LEAST: Final = 4
 """The smallest set, after the lone first validator, that goes on without one of its members."""
-TRUST_BOUND: Final = 5_000
+TRUST_BOUND: Final = 4_000
+"""What the first score is after one absence: a validator may come back once at once, then it waits or has earned more.
+Below the first score, since who is no validator yet has no way to earn."""
 CANDIDACY_MS: Final = 60_000
 """A candidate that does not ask again within this time is not counted: it may be gone."""
 WINDOW_BLOCKS: Final = 1_000
@@ -92,12 +95,13 @@ def join_validator(context: Context, signer: Signer, operation: ledger_pb2.JoinV
     """Returns the height at which the seat became active, or was put among those who wait."""
     require_role(signer, trust_pb2.ROLE_VALIDATOR, "joining the validators")
     _check_possession(context, signer, operation)
-    if signer.record.trust_score < TRUST_BOUND:
-        text = f"{signer.body.subject} has a trust score of {signer.record.trust_score}; validators need {TRUST_BOUND}."
-        raise Refused(Reason.TrustTooLow, text)
     held, address = _own_seat(context, signer), address_of(operation.consensus_key)
     if held.state in (_CONDEMNED, _EXPELLED) or context.state.get(keys.evidence(address)) is not None:
         raise Refused(Reason.ValidatorExpelled, f"{signer.body.subject} was caught lying; evidence is in the state.")
+    score = behaviour.rested(context, signer)
+    if score < TRUST_BOUND:
+        text = f"{signer.body.subject} has a trust score of {score}; validators need {TRUST_BOUND}."
+        raise Refused(Reason.TrustTooLow, text)
     every = seats(context.state)
     if any(each.consensus_key == operation.consensus_key for each in every if each.seat != held.seat):
         raise Refused(Reason.ConsensusKeyTaken, f"{signer.body.subject}'s consensus key is that of another seat.")
@@ -108,6 +112,7 @@ def join_validator(context: Context, signer: Signer, operation: ledger_pb2.JoinV
     active = held.state == _ACTIVE or _founder(context, every, address)
     held.holder, held.subject, held.consensus_key = signer.key_id, signer.body.subject, operation.consensus_key
     held.height, held.time_ms = context.height, context.time_ms
+    behaviour.seated(context, signer, score)
     if active:
         _activate(context.state, held, context.height)
     else:
@@ -218,6 +223,7 @@ def _condemn(state: Fork, lie: Lie, height: int) -> None:
             each.state = _CONDEMNED if _holds(each) else _EXPELLED
             each.height = height
             _put(state, each)
+            scores.apply(state, each.holder, scores.Event.LIED)
 
 
 def _remove_absent(
@@ -230,7 +236,10 @@ def _remove_absent(
         if whole and each.signed_blocks < SEEN_BLOCKS and _dispensable(each, seats(state), present, LEAST):
             each.missed_blocks = height - window.from_height - each.signed_blocks
             _retire(state, each, _ABSENT, height, time_ms)
+            scores.apply(state, each.holder, scores.Event.ABSENT)
         elif each.signed_blocks:
+            if whole and each.signed_blocks >= SEEN_BLOCKS:
+                scores.apply(state, each.holder, scores.Event.ATTENDED)
             each.signed_blocks = 0
             _put(state, each)
 

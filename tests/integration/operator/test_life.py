@@ -24,13 +24,13 @@ ONE_GI = {"type": "memory", "resources": {"memory": "1Gi"}}
 
 async def test_from_apply_to_usable_address_and_back(mesh: Mesh) -> None:
     async with mesh.operator() as operator, mesh.reporting():
-        created = await mesh.apply("scratch", {**ONE_GI, "minTrustScore": 50, "maxPricePerHour": "0.5"})
+        created = await mesh.apply("scratch", {**ONE_GI, "minTrustScore": 40, "maxPricePerHour": "0.5"})
         status = await mesh.until("scratch", "Ready")
         uid = created["metadata"]["uid"]
         allocation_id = operations.allocation_id(CLUSTER_UID, uid)
         record = mesh.ledger.mirror.allocations[allocation_id]
         signed = operations.decode(record.envelope).operation.allocate
-        assert (signed.min_trust_score, signed.max_price_per_hour) == (5000, str(10**18 // 2))
+        assert (signed.min_trust_score, signed.max_price_per_hour) == (4000, str(10**18 // 2))
         grant = objects.grant(record)
         assert [item["type"] for item in status["conditions"]] == ["Proven", "Reserved", "Programmed", "Ready"]
         assert {item["status"] for item in status["conditions"]} == {"True"}

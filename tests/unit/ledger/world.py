@@ -15,7 +15,7 @@ from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import verify_now
-from hypermesh_ledger.execution import Block, Result, execute
+from hypermesh_ledger.execution import Block, Result, behaviour, execute
 from hypermesh_ledger.execution import tickets as ticket_rules
 from hypermesh_ledger.execution.context import Context, read
 from hypermesh_ledger.genesis import app_state, initial_state, make_genesis
@@ -78,6 +78,17 @@ class World:
         assert record is not None
         return record
 
+    def next_epoch(self, skip: int = 0) -> None:
+        """The block that begins the next epoch in time; with skip, as many epochs later."""
+        after = (self.epoch.number + 1 + skip) * self.genesis.proofs.epoch_ms - self.now_ms
+        self.block(after_ms=after)
+
+    def score(self, node: Member) -> int:
+        """What clients read."""
+        record = read(self.state, keys.node(node.key_id), ledger_pb2.NodeRecord)
+        assert record is not None
+        return record.trust_score
+
     # -- transactions ----------------------------------------------------------------------------------------
 
     def operation(self, **parts: Any) -> ledger_pb2.Operation:
@@ -120,6 +131,10 @@ class World:
         for kind, subject in ((SPACE, node.key_id), (TIME, node.key_id), *((WORK, device) for device in devices)):
             value = operations.tx_hash(bytes([kind]) + node.key_id + subject + epoch.number.to_bytes(8, "big"))
             ticket_rules.win(context, kind, node.key_id, subject, epoch.number, value)
+        signer = context.node(node.key_id)
+        assert signer is not None
+        committed = [proofs_pb2.WorkCommitment(device=device) for device in devices]
+        behaviour.proven(context, signer, epoch.number, ledger_pb2.WorkSeed(commitments=committed))
         self.state.write(fork.writes)
 
     def register(self, node: Member, asset: ledger_pb2.RegisterAsset) -> ledger_pb2.RegisterAsset:
