@@ -172,7 +172,8 @@ def leaves(values: dict[str, Any], schema: dict[str, Any], path: str) -> Iterato
 
 def plugin_parser() -> argparse.ArgumentParser:
     """The plugin's own parser, with the defaults of an empty environment."""
-    os.environ.pop("HYPERMESH_NAMESPACE", None)
+    for name in ("HYPERMESH_NAMESPACE", "HYPERMESH_LEDGER"):
+        os.environ.pop(name, None)
     from kubectl_hypermesh.main import build_parser
 
     return build_parser()

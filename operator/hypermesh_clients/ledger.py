@@ -33,6 +33,10 @@ class LedgerUnavailable(Exception):
     """The ledger did not answer; whether the operation was committed is unknown. Submit the same bytes again."""
 
 
+class NotHeld(Exception):
+    """The ledger answers that it does not hold (any more) what was asked for; the message is its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Where an operation was committed. tx_hash is 32 bytes: CometBFT's hash of the committed envelope."""
@@ -85,6 +89,25 @@ class LedgerClient:
         response: ledger_pb2.ValidatorsResponse = await self._call(self._stub.Validators, request, timeout)
         return response
 
+    async def inspect(self, timeout: float = 10.0) -> ledger_pb2.InspectResponse:  # noqa: ASYNC109
+        """The process that answers, for people. Raises LedgerUnavailable."""
+        response: ledger_pb2.InspectResponse = await self._call(
+            self._stub.Inspect, ledger_pb2.InspectRequest(), timeout
+        )
+        return response
+
+    async def transaction(self, tx_hash: bytes, timeout: float = 30.0) -> ledger_pb2.TransactionRecord:  # noqa: ASYNC109
+        """A transaction in its block, its outcome known. Raises NotHeld, LedgerUnavailable."""
+        request = ledger_pb2.TransactionRequest(tx_hash=tx_hash)
+        response: ledger_pb2.TransactionRecord = await self._held(self._stub.Transaction, request, timeout)
+        return response
+
+    async def block(self, height: int = 0, timeout: float = 30.0) -> ledger_pb2.BlockResponse:  # noqa: ASYNC109
+        """A block with its transactions, 0 for the newest. Raises NotHeld, LedgerUnavailable."""
+        request = ledger_pb2.BlockRequest(height=height)
+        response: ledger_pb2.BlockResponse = await self._held(self._stub.Block, request, timeout)
+        return response
+
     async def get_allocation(
         self,
         allocation_id: bytes,
@@ -134,6 +157,14 @@ class LedgerClient:
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 raise _NotFound from error
+            raise self._unavailable(error) from error
+
+    async def _held(self, method: Any, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE):
+                raise NotHeld(error.details() or "") from error
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: grpc.aio.AioRpcError) -> LedgerUnavailable:

@@ -117,7 +117,9 @@ async def run(options: argparse.Namespace) -> None:
     core = Core(store, verdicts, Pool(gossip=plan is not None), Metrics(), snapshots)
     if plan is not None:
         core.retention = KeepAll()
+    core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
+    core.metrics.watch_process(verifier, core.consensus, snapshots, here)
     progress.begin(core)
     probes.add("certificate", joined.check)
     abci = AbciServer(core, home.ABCI_SOCKET)
@@ -131,6 +133,7 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(abci.run())
             tasks.create_task(_heartbeat(options.heartbeat_fd, progress))
             tasks.create_task(joined.renew())
+            tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
                 tasks.create_task(progress.peers.follow())
             if candidacy is not None:

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,8 +21,9 @@ import lmdb
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
-from hypermesh_ledger import keys
+from hypermesh_ledger import home, keys, outcomes
 from hypermesh_ledger.checks import Check
+from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
 from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
 from hypermesh_ledger.execution.context import read
@@ -31,6 +32,7 @@ from hypermesh_ledger.inbox import Inbox
 from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
+from hypermesh_ledger.presence import Presence
 from hypermesh_ledger.retention import KeepAll, Retention
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
@@ -85,6 +87,10 @@ class Core:
         self.pending: Pending | None = None
         self.votes: Sequence[Vote] = ()
         """Of the newest block executed: who signs blocks now."""
+        self.presence = Presence()
+        self.consensus = Consensus(home.RPC_SOCKET)
+        self.failing: Callable[[], Mapping[str, str]] = dict
+        """Readiness checks that fail now, and why."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
         self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
         self.restoring: Restoring | None = None
@@ -190,7 +196,8 @@ class Core:
         if pending is None:
             raise ValueError("Commit without FinalizeBlock")
         started = time.perf_counter()
-        await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared)
+        row = outcomes.row_of(pending.block.time_ms, pending.outcome.results)
+        await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared, row)
         self.store.advance(pending.prepared)
         self._take_snapshot()
         self.born = None

@@ -19,6 +19,7 @@ from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import seats
+from hypermesh_ledger.inspection import Inspection
 from hypermesh_ledger.watches import TooMany, TooSlow
 
 Record = TypeVar("Record")
@@ -56,6 +57,7 @@ class LedgerService:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._proving = 0
+        self._inspection = Inspection(core)
 
     async def _answerable(self, request: Record | None, context: Any) -> Record:
         """Before the first block there is no genesis to answer by: UNAVAILABLE, as while the process starts."""
@@ -89,6 +91,23 @@ class LedgerService:
         state = self._core.store.snapshot
         evidence = [ledger_pb2.Evidence.FromString(value) for _, value in state.scan(keys.EVIDENCE)]
         return ledger_pb2.ValidatorsResponse(validators=seats(state), evidence=evidence)
+
+    async def inspect(self, raw: ledger_pb2.InspectRequest | None, context: Any) -> ledger_pb2.InspectResponse:
+        """This process, for people."""
+        await self._answerable(raw, context)
+        return await self._inspection.inspect(context)
+
+    async def transaction(
+        self, raw: ledger_pb2.TransactionRequest | None, context: Any
+    ) -> ledger_pb2.TransactionRecord:
+        """NOT_FOUND when no kept block decided it."""
+        request = await self._answerable(raw, context)
+        return await self._inspection.transaction(request.tx_hash, context)
+
+    async def block(self, raw: ledger_pb2.BlockRequest | None, context: Any) -> ledger_pb2.BlockResponse:
+        """OUT_OF_RANGE for a height that CometBFT does not hold."""
+        request = await self._answerable(raw, context)
+        return await self._inspection.block(request.height, context)
 
     async def get_allocation(
         self, raw: ledger_pb2.GetAllocationRequest | None, context: Any
@@ -164,6 +183,9 @@ def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandl
         "GetProof": _handler(unary, service.get_proof, ledger_pb2.GetProofRequest),
         "Watch": _handler(stream, service.watch, ledger_pb2.WatchRequest),
         "Validators": _handler(unary, service.validators, ledger_pb2.ValidatorsRequest),
+        "Inspect": _handler(unary, service.inspect, ledger_pb2.InspectRequest),
+        "Transaction": _handler(unary, service.transaction, ledger_pb2.TransactionRequest),
+        "Block": _handler(unary, service.block, ledger_pb2.BlockRequest),
     }
     if peer is not None:
         methods["Peer"] = _peer_handler(peer)

@@ -1,8 +1,13 @@
-"""CometBFT's own word on its blocks, over the RPC's unix socket: signed headers and validator sets, as JSON."""
+"""CometBFT's own word on its blocks, over the RPC's unix socket: signed headers, blocks, and what it is doing."""
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +20,59 @@ VALIDATORS: Final = 100
 """CometBFT's largest page."""
 
 
+@dataclass(frozen=True, slots=True)
+class RawBlock:
+    """A block as CometBFT holds it. time_ms: unix; hash: 32 bytes; proposer: 20 bytes; txs: whole envelopes."""
+
+    height: int
+    time_ms: int
+    hash: bytes
+    proposer: bytes
+    txs: list[bytes]
+
+
 async def signed_header(socket: Path, height: int) -> tuple[bytes, bytes]:
     """JSON of header and commit, and of the validators, of one block. Raises CometbftSilent."""
+    async with _session(socket, f"no signed header of block {height}") as session:
+        commit = await _get(session, "commit", {"height": height})
+        validators = await _get(session, "validators", {"height": height, "per_page": VALIDATORS})
+        return _json(commit["signed_header"]), _json(validators["validators"])
+
+
+async def block(socket: Path, height: int) -> RawBlock:
+    """One block. Raises CometbftSilent, also when CometBFT holds no block of that height."""
+    async with _session(socket, f"no block {height}") as session:
+        found = await _get(session, "block", {"height": height})
+        header = found["block"]["header"]
+        moment = datetime.fromisoformat(header["time"][:19] + "+00:00")  # nanoseconds are more than Python reads
+        fraction = int(header["time"][19:].strip(".Z").ljust(3, "0")[:3])
+        return RawBlock(
+            height=int(header["height"]),
+            time_ms=int(moment.timestamp()) * 1000 + fraction,
+            hash=bytes.fromhex(found["block_id"]["hash"]),
+            proposer=bytes.fromhex(header["proposer_address"]),
+            txs=[base64.b64decode(tx) for tx in found["block"]["data"]["txs"] or ()],
+        )
+
+
+async def working(socket: Path) -> tuple[int, int, int, int]:
+    """Height, round and step that consensus works on, and the number of connected peers. Raises CometbftSilent."""
+    async with _session(socket, "no state of its consensus") as session:
+        state = await _get(session, "consensus_state", {})
+        network = await _get(session, "net_info", {})
+        height, number, step = map(int, state["round_state"]["height/round/step"].split("/"))
+        return height, number, step, int(network["n_peers"])
+
+
+@asynccontextmanager
+async def _session(socket: Path, lack: str) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.UnixConnector(str(socket))
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with aiohttp.ClientSession("http://cometbft", connector=connector, timeout=timeout) as session:
-            commit = await _get(session, "commit", {"height": height})
-            validators = await _get(session, "validators", {"height": height, "per_page": VALIDATORS})
-        return _json(commit["signed_header"]), _json(validators["validators"])
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError) as error:
-        raise CometbftSilent(f"CometBFT gives no signed header of block {height} ({error!r}). Ask again.") from error
+            yield session
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CometbftSilent(f"CometBFT gives {lack} ({error!r}). Ask again.") from error
 
 
 async def _get(session: aiohttp.ClientSession, method: str, parameters: dict[str, int]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import lmdb
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, history
+from hypermesh_ledger import commitment, history, outcomes
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
@@ -74,18 +74,21 @@ class Store:
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=5, max_readers=1024, subdir=True)
+            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=6, max_readers=1024, subdir=True)
             self._meta = self._environment.open_db(b"meta")
             self._state = self._environment.open_db(b"state")
             self._hashes = self._environment.open_db(b"hashes")
             self._tree = self._environment.open_db(b"tree")
             self._history = self._environment.open_db(b"history")
+            self._outcomes = self._environment.open_db(b"outcomes")
         except (lmdb.Error, OSError) as error:
             raise self._unusable("open", error) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
         if head is None:
-            self._drop(self._state, self._hashes, self._tree, self._history)  # of a restore that did not end
+            self._drop(
+                self._state, self._hashes, self._tree, self._history, self._outcomes
+            )  # of a restore that did not end
         self._root = self._read_tree()
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         self._drop_broken_history()
@@ -109,14 +112,20 @@ class Store:
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
         return Prepared(head, writes, hashes, update)
 
-    def commit(self, prepared: Prepared) -> None:
-        """Make it durable. Raises StoreUnusable when the disk is full or broken; then nothing has changed."""
+    def commit(self, prepared: Prepared, outcome_row: bytes = b"") -> None:
+        """Make it durable, with the block's row of outcomes unless that is empty.
+
+        Raises StoreUnusable when the disk is full or broken; then nothing has changed.
+        """
         try:
             with self._environment.begin(write=True) as transaction:
                 changed, buckets = prepared.hashes, prepared.update.leaves
                 row = history.undo_of(transaction, self._state, self._tree, changed, buckets)
                 transaction.put(u64(prepared.head.height), row.SerializeToString(), db=self._history)
                 history.prune(transaction, self._history, prepared.head.height)
+                if outcome_row:
+                    transaction.put(u64(prepared.head.height), outcome_row, db=self._outcomes)
+                history.prune(transaction, self._outcomes, prepared.head.height)
                 _write(transaction, self._state, prepared.writes)
                 _write(transaction, self._hashes, prepared.hashes)
                 _write(transaction, self._tree, prepared.update.leaves)
@@ -135,11 +144,24 @@ class Store:
         databases = (self._state, self._hashes, self._history)
         return history.Past(self._environment, databases, self._root.copy(), height, self.head.height)
 
+    def earliest(self) -> int:
+        """The lowest height that can be read."""
+        with self._environment.begin() as transaction:
+            return max(1, history.begins(transaction, self._history, self.head.height))
+
+    def outcomes(self, height: int) -> ledger_pb2.Outcomes | None:
+        """What became of a block's transactions; None when it had none, or the row is not kept."""
+        return outcomes.at(self._environment, self._outcomes, height)
+
+    def find_outcome(self, tx_hash: bytes) -> tuple[int, ledger_pb2.Outcomes] | None:
+        """Height and row of the newest kept block that decided a transaction. In any thread but the event loop's."""
+        return outcomes.find(self._environment, self._outcomes, tx_hash)
+
     def wipe(self) -> None:
         """Empty a state without a height of what a restore has left. Raises StoreUnusable."""
         if self.head.height:
             raise ValueError(f"the state of height {self.head.height} is not to be wiped")
-        self._drop(self._state, self._hashes, self._tree, self._history)
+        self._drop(self._state, self._hashes, self._tree, self._history, self._outcomes)
 
     def restore(self, entries: Mapping[bytes, bytes], leaves: Mapping[bytes, bytes]) -> None:
         """Write a part of a snapshot; nobody sees it before `adopt`. Raises StoreUnusable."""

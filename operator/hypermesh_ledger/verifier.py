@@ -35,17 +35,23 @@ class Verifier:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self.waiting = 0
+        """Proofs that wait for a verdict, the one under way included."""
 
     async def verify(self, check: Proof) -> tuple[Reason, str] | None:
         """None when the proof is good, else why not. Raises VerifierLost."""
-        async with self._turn:
-            for _ in range(2):
-                try:
-                    async with asyncio.timeout(TIMEOUT_S):
-                        return await self._ask(check)
-                except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
-                    _log.warning("proof verifier lost: %r; starting it again", error)
-                    await self._stop()
+        self.waiting += 1
+        try:
+            async with self._turn:
+                for _ in range(2):
+                    try:
+                        async with asyncio.timeout(TIMEOUT_S):
+                            return await self._ask(check)
+                    except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+                        _log.warning("proof verifier lost: %r; starting it again", error)
+                        await self._stop()
+        finally:
+            self.waiting -= 1
         raise VerifierLost(f"The verifier died twice on a proof of {check.subject.hex()[:16]}.")
 
     async def close(self) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from hypermesh_clients.kube_config import ConfigError
 from hypermesh_clients.kube_errors import KubeError
-from kubectl_hypermesh.commands import access, assets, check, proxy, status
+from hypermesh_clients.ledger import LedgerUnavailable
+from kubectl_hypermesh.commands import access, assets, check, ledger, proxy, status
 from kubectl_hypermesh.options import INSTALL_NAMESPACE, CommandError, Options
 from kubectl_hypermesh.output import FORMATS
 
-COMMANDS = (check, status, assets, proxy, access)
+COMMANDS = (check, status, assets, proxy, ledger, access)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,7 +62,7 @@ def main() -> None:
     arguments = build_parser().parse_args()
     try:
         sys.exit(asyncio.run(run(arguments)))
-    except (CommandError, KubeError, ConfigError) as error:
+    except (CommandError, KubeError, ConfigError, LedgerUnavailable) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +30,23 @@ def structured(value: Any, form: str) -> str:
     return json.dumps(value, indent=2)
 
 
+def pairs(lines: Sequence[tuple[str, str]]) -> str:
+    """Facts with their names, the values in one column; a name that repeats is written once."""
+    width = max(len(name) for name, _ in lines)
+    names = ["" if index and lines[index - 1][0] == name else name for index, (name, _) in enumerate(lines)]
+    return "\n".join(f"{name:<{width}}   {value}" for name, (_, value) in zip(names, lines, strict=True))
+
+
+COLOURS = {"green": "32", "yellow": "33", "red": "31"}
+
+
+def painted(text: str, colour: str) -> str:
+    """In colour on a terminal that wants it (https://no-color.org), else as it is."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
 def is_structured(form: str) -> bool:
     return form in ("json", "yaml")
 
@@ -36,7 +55,12 @@ def age(timestamp: str | None, now: datetime) -> str:
     """kubectl's short age of an RFC 3339 time: 42s, 5m, 3h, 12d."""
     if not timestamp:
         return "<unknown>"
-    seconds = max(0, int((now - parse_time(timestamp)).total_seconds()))
+    return short_time(int((now - parse_time(timestamp)).total_seconds()))
+
+
+def short_time(seconds: int) -> str:
+    """As kubectl writes a time that has passed; never below 0s."""
+    seconds = max(0, seconds)
     for size, letter in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds // size}{letter}"

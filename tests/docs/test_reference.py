@@ -34,7 +34,17 @@ def test_no_page_is_left_over() -> None:
 
 def test_every_command_is_there() -> None:
     commands = [name for name, _, _ in reference.leaf_commands(reference.plugin_parser(), "")]
-    assert {"check", "status", "assets", "proxy list", "proxy resolve", "read", "write"} <= set(commands)
+    assert {
+        "check",
+        "status",
+        "assets",
+        "proxy list",
+        "proxy resolve",
+        "read",
+        "write",
+        "ledger status",
+        "ledger tx",
+    } <= set(commands)
     for name in commands:
         assert f"## {name}\n" in PAGES["cli.md"]
 

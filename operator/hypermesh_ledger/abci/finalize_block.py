@@ -10,6 +10,7 @@ from hypermesh_ledger.execution import Block, Lie, Result, Vote
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 from hypermesh_ledger.pb.tendermint.crypto import keys_pb2
 from hypermesh_ledger.pb.tendermint.types import validator_pb2
+from hypermesh_ledger.presence import Attendant
 
 ABSENT: Final = validator_pb2.BLOCK_ID_FLAG_ABSENT
 KINDS: Final = {
@@ -26,6 +27,7 @@ async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci
     lies = [_lie(each) for each in request.misbehavior]
     block = Block(request.height, time_ms, request.hash, list(request.txs), votes, lies)
     pending = await core.finalize(block)
+    _note(core, request.decided_last_commit)
     return abci.ResponseFinalizeBlock(
         tx_results=[_result(result) for result in pending.outcome.results],
         app_hash=pending.prepared.head.app_hash,
@@ -34,6 +36,15 @@ async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci
             for each in pending.outcome.powers
         ],
     )
+
+
+def _note(core: Core, last: abci.CommitInfo) -> None:
+    """For people and metrics; nothing that is decided depends on it."""
+    attendants = [
+        Attendant(each.validator.address, each.validator.power, each.block_id_flag != ABSENT) for each in last.votes
+    ]
+    core.presence.note(last.round, attendants)
+    core.metrics.decided(last.round, core.presence.standings())
 
 
 def _lie(found: abci.Misbehavior) -> Lie:

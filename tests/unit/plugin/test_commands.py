@@ -113,7 +113,8 @@ def test_completion_offers_commands_flags_and_values() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for words in (["check"], ["status"], ["assets"], ["proxy", "list"], ["read"], ["write"]):
+    parts = [["ledger", part] for part in ("status", "validators", "tx", "proofs", "export")]
+    for words in (["check"], ["status"], ["assets"], ["proxy", "list"], ["read"], ["write"], *parts):
         with pytest.raises(SystemExit) as stop:
             build_parser().parse_args([*words, "--help"])
         assert stop.value.code == 0
