@@ -199,7 +199,7 @@ async def test_the_metrics_are_what_happened(looked: Looked) -> None:
     )
     with pytest.raises(Refused) as refused:
         await ledger.client.submit(tx, timeout=60)
-    assert refused.value.reason is Reason.SpaceTicketForeign
+    assert refused.value.reason is Reason.SpaceTicketMissing
     found = await asyncio.to_thread(_metrics, ledger.metrics_port)
     assert found["hypermesh_ledger_height", ()] >= height
     assert found["hypermesh_ledger_validators", ()] == found["hypermesh_ledger_validators_present", ()] == 1
