@@ -50,11 +50,16 @@ CHART_VARIANTS: dict[str, tuple[str, ...]] = {
         "--set=networkPolicy.metricsPeers[0].podSelector.matchLabels.app=prometheus",
     ),
     "removal": ("--set=agent.removal=true",),
+    "monitored": (
+        "--set=monitoring.dashboards.enabled=true,monitoring.rules.enabled=true,monitoring.podMonitor.enabled=true",
+    ),
 }
 """Arguments of `helm template`. What a template makes in none of them is seen by no schema: `unseen` finds it."""
 SOURCE = re.compile(r"^# Source: hypermesh/(templates/\S+)$", re.MULTILINE)
 KIND = re.compile(r"^kind: (\w+)$", re.MULTILINE)
 INVALID = "statusInvalid"
+FOREIGN = ("PodMonitor", "PrometheusRule")
+"""Kinds of the Prometheus operator, whose schemas are not in what is pinned here; tests/chart looks at them."""
 MUST_FAIL = ("allocation-misspelt-field.yaml", "allocation-no-type.yaml", "asset-paused-as-text.yaml")
 """Of the bad manifests, some that break the schema and not only a CEL rule."""
 
@@ -143,7 +148,16 @@ def saved(name: str, text: str) -> Path:
 def kubeconform(files: Iterable[Path], folders: Iterable[Path]) -> list[dict[str, Any]]:
     """kubeconform's findings, one a document: filename, kind, name, status (statusValid and others), msg."""
     places = [word for folder in folders for word in ("-schema-location", f"{folder}/{json_schemas.LAYOUT}")]
-    command = [str(ROOT / "build/bin/kubeconform"), "-strict", "-verbose", "-output", "json", *places]
+    command = [
+        str(ROOT / "build/bin/kubeconform"),
+        "-strict",
+        "-verbose",
+        "-output",
+        "json",
+        "-skip",
+        ",".join(FOREIGN),
+        *places,
+    ]
     done = subprocess.run(
         [*command, *map(str, files)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
@@ -176,7 +190,7 @@ def main() -> int:
     for what in missing:
         print(f"{what}: no variant of the chart makes it: add one to CHART_VARIANTS")
     findings = kubeconform(right, folders)
-    wrong = [item for item in findings if item["status"] != "statusValid"]
+    wrong = [item for item in findings if item["status"] != "statusValid" and item["kind"] not in FOREIGN]
     for item in wrong:
         print(f"{item['filename']}: {item['kind']} {item['name']}: {item['msg']}")
     broken = broken_manifests()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -183,6 +184,17 @@ def _metrics(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+async def test_dashboard_and_alerts_ask_for_what_the_process_exposes(looked: Looked) -> None:
+    chart = Path(__file__).parents[3] / "charts" / "hypermesh" / "files"
+    files = [*(chart / "dashboards").glob("*.json"), *(chart / "rules").glob("*.yaml")]
+    wanted = {
+        name for file in files for name in re.findall(r"\b(?:hypermesh_ledger|process)_[a-z_]+", file.read_text())
+    }
+    found = await asyncio.to_thread(_metrics, looked.settled.ledger.metrics_port)
+    assert len(wanted) > 20
+    assert wanted <= {name for name, _ in found}
 
 
 async def test_the_metrics_are_what_happened(looked: Looked) -> None:
