@@ -1,4 +1,4 @@
-"""`kubectl hypermesh ledger` from a user's machine, by kubectl port-forward, against the ledger that runs in the cluster."""
+"""`kubectl hypermesh ledger` from a user's machine, by kubectl port-forward, against the ledger in the cluster."""
 
 from __future__ import annotations
 

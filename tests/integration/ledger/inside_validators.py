@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger.supervisor import STALL_S
+from kubectl_hypermesh.ledger import validators
 
 from ...builders import TrustRoot
 from .four_ledgers import COUNT, Place, agree, four
@@ -73,11 +74,32 @@ async def test_one_has_grown_to_four(grown: Grown) -> None:
     assert joined[0] < joined[1] == joined[2] == joined[3], "the set went from one to four in one block"
 
 
+async def test_each_sees_four_that_sign(grown: Grown) -> None:
+    """What `kubectl hypermesh ledger status` and `validators` show of them."""
+    for place in grown.places:
+        for _ in range(240):
+            found = await place.client.inspect()
+            if all(each.signed_blocks for each in found.standings):
+                break
+            await asyncio.sleep(0.5)
+        assert len(found.standings) == COUNT
+        assert 0 < found.peers < COUNT
+        assert found.consensus_height > 1
+        assert list(found.not_ready) == []
+        listed = validators.summarize(await place.client.validators(), list(found.standings), {})
+        assert {each["name"] for each in listed} == {f"hypermesh-ledger-{number}" for number in range(COUNT)}
+        assert all(each["power"] > 0 and each["signedBlocks"] > 0 for each in listed)
+
+
 async def test_one_killed_is_not_missed_and_comes_back(grown: Grown) -> None:
     *others, victim = grown.places
     await victim.kill()
     for place in others:
         await grown.commit(place)
+    seen = validators.summarize(
+        await others[0].client.validators(), list((await others[0].client.inspect()).standings), {}
+    )
+    assert {each["name"]: each["signedLast"] for each in seen}[f"hypermesh-ledger-{victim.number}"] is False
     await victim.start()
     newest = await others[0].until(lambda _: True, "answer")
     await victim.until(lambda status: status.height >= newest.height, "catching up")
