@@ -21,6 +21,7 @@ from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
 _CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 2 << 20),
+    ("grpc.enable_http_proxy", 0),  # a ledger is in the cluster or forwarded to this machine, never behind a web proxy
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
