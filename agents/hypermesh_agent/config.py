@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hypermesh import quantities
 from hypermesh.resources import PRIVACY_LEVELS
@@ -101,6 +101,33 @@ def add_run_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str
     for flag, variable, fallback, text in settings:
         value = default(variable, "") or fallback
         parser.add_argument(flag, default=value, help=f"{text} ({variable}, default {fallback})")
+
+
+def add_desk_parsers(commands: Any, environment: Mapping[str, str] = os.environ) -> None:
+    """`delegate`, `revoke`, `share` and `release` (see delegating)."""
+    common = argparse.ArgumentParser(add_help=False)
+    for flag, variable, fallback in (
+        ("--namespace", "POD_NAMESPACE", "hypermesh-system"),
+        ("--ledger", "HYPERMESH_LEDGER", "hypermesh-ledger.hypermesh-system.svc:7450"),
+        ("--trustchain", "HYPERMESH_TRUSTCHAIN", "hypermesh-trustchain.hypermesh-system.svc:7440"),
+        ("--token-file", "HYPERMESH_TOKEN_FILE", "/var/run/secrets/hypermesh/token"),
+        ("--state", "HYPERMESH_STATE", "/var/lib/hypermesh"),
+    ):
+        common.add_argument(flag, default=environment.get(variable, "") or fallback, help=f"as of `run` ({variable})")
+    giving = commands.add_parser("delegate", parents=[common], help="let another key act for this node's Assets")
+    giving.add_argument("to", metavar="KEY", help="key id in hex, or the certified name")
+    giving.add_argument("--right", action="append", required=True, choices=["release", "sharing"], help="one or both")
+    giving.add_argument("--days", type=float, default=30.0, help="it ends by itself after so many (default 30)")
+    taking = commands.add_parser("revoke", parents=[common], help="take all of a key's rights back")
+    taking.add_argument("to", metavar="KEY", help="key id in hex, or the certified name")
+    sharing = commands.add_parser("share", parents=[common], help="pause, open or price another node's Asset")
+    sharing.add_argument("asset", metavar="ASSET", help="name or id of an Asset whose node delegated `sharing`")
+    state = sharing.add_mutually_exclusive_group()
+    state.add_argument("--pause", dest="paused", action="store_true", default=None)
+    state.add_argument("--open", dest="paused", action="store_false")
+    sharing.add_argument("--price", metavar="CAESAR", help="an hour for the whole Asset")
+    ending = commands.add_parser("release", parents=[common], help="end an allocation of either side's delegation")
+    ending.add_argument("allocation", metavar="ID", type=bytes.fromhex, help="allocation id in hex")
 
 
 def survey_config(arguments: argparse.Namespace) -> SurveyConfig:

@@ -1,4 +1,7 @@
-"""`hypermesh-agent`: `run` is the node's agent; `probe` prints what this machine has, without any cluster."""
+"""`hypermesh-agent`: `run` is the node's agent; `probe` prints what this machine has, without any cluster.
+
+`delegate`, `revoke`, `share` and `release` are a person's words to the ledger, with the node's key.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .config import ConfigError, add_run_flags, add_survey_flags, agent_config, survey_config
+from .config import ConfigError, add_desk_parsers, add_run_flags, add_survey_flags, agent_config, survey_config
 from .hardware import Inventory
 from .survey import Survey
 
@@ -24,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     probe = commands.add_parser("probe", help="print this machine's hardware and end")
     add_survey_flags(probe)
     probe.add_argument("-o", "--output", choices=["table", "json"], default="table", help="default: table")
+    add_desk_parsers(commands)
     return program
 
 
@@ -36,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _probe(parsed)
         if parsed.command == "run":
             return _run(parsed)
+        if parsed.command is not None:
+            from . import delegating  # only here, as in _run
+
+            return delegating.run(parsed)
     except ConfigError as error:
         program.error(str(error))
     program.print_help(sys.stderr)

@@ -116,11 +116,16 @@ def sharing_of(spec: Mapping[str, Any]) -> ledger_pb2.Sharing:
 
 
 def _update(record: ledger_pb2.AssetRecord, capacity: int, sharing: ledger_pb2.Sharing) -> Deed | None:
-    """Never below what is reserved: that was promised. What has nothing more to give leaves when it is free."""
+    """Never below what is reserved: that was promised. What has nothing more to give leaves when it is free.
+
+    A delegate's word stands as long as the owner's is what it was when the delegate spoke.
+    """
     if capacity == 0 and record.reserved == 0:
         return _retire(record)
     bounded = max(capacity, record.reserved)
     held = record.registration
+    if record.HasField("owner_sharing") and record.owner_sharing == sharing:
+        sharing = held.sharing
     if held.capacity == bounded and held.sharing == sharing:
         return None
     operation = ledger_pb2.UpdateAsset(

@@ -22,8 +22,10 @@ MAX_ENVELOPE_BYTES: Final = 1 << 20
 VALIDITY_MS: Final = 10 * 60 * 1000
 """Longest time between a block and the end of an operation's validity (also how long ended ids are remembered)."""
 SIGNATURE_DOMAIN: Final = "operation"
-TICKETLESS: Final = frozenset({"enrol_node", "commit_work", "prove", "join_validator", "leave_validator"})
-"""Kinds that win tickets instead of spending them, and those of validators, which are about no asset."""
+TICKETLESS: Final = frozenset(
+    {"enrol_node", "commit_work", "prove", "join_validator", "leave_validator", "delegate", "revoke"}
+)
+"""Kinds that win tickets instead of spending them, and those that are about no asset: validators', and delegations."""
 
 
 @dataclass(frozen=True, slots=True)

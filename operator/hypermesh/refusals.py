@@ -63,6 +63,9 @@ class Reason(StrEnum):
     AssetPaused = "AssetPaused", "Choose another asset, or ask its owner to share it again."
     RevisionConflict = "RevisionConflict", "Read the asset's record again and follow its newest revision."
     AssetBusy = "AssetBusy", "Release the asset's allocations first."
+    # Delegations
+    TooManyDelegates = "TooManyDelegates", "Revoke a delegation first, or wait until one ends."
+    NotDelegated = "NotDelegated", "Nothing to revoke: this key has no delegation of yours."
     # Allocations
     InsufficientCapacity = "InsufficientCapacity", "Ask for less, wait for a release, or choose another asset."
     PrivacyForbidden = "PrivacyForbidden", "Choose an asset shared with this cluster, namespace and privacy level."

@@ -48,6 +48,7 @@ class View:
     tickets: dict[tuple[int, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
     work_tickets: dict[tuple[bytes, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
     work_seeds: dict[bytes, ledger_pb2.WorkSeed] = field(default_factory=dict)
+    delegations: dict[bytes, ledger_pb2.Delegations] = field(default_factory=dict)
     epoch: ledger_pb2.Epoch = field(default_factory=ledger_pb2.Epoch)
     genesis: ledger_pb2.Genesis = field(default_factory=ledger_pb2.Genesis)
     chain_id: str = ""
@@ -72,6 +73,8 @@ class View:
                 self._drop_ticket(change.ticket_gone)
             case "work_seed":
                 self.work_seeds[change.work_seed.node] = change.work_seed
+            case "delegations":
+                self.delegations[change.delegations.owner] = change.delegations
             case "epoch":
                 self.epoch = change.epoch
             case "block":
@@ -175,6 +178,11 @@ class Mirror:
     def work_seeds(self) -> dict[bytes, ledger_pb2.WorkSeed]:
         """The newest by node key id."""
         return self._view.work_seeds
+
+    @property
+    def delegations(self) -> dict[bytes, ledger_pb2.Delegations]:
+        """What owners have let others do, by the owner's key id; those that have ended too."""
+        return self._view.delegations
 
     def age(self) -> float:
         """Seconds since the ledger's last word; infinite before the first."""

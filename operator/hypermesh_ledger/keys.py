@@ -33,6 +33,7 @@ ATTENDANCE: Final = b"attendance"
 TRUST: Final = b"trust/"
 OWED: Final = b"owed/"
 FORGIVEN: Final = b"forgiven"
+DELEGATIONS: Final = b"delegations/"
 
 PRESENT: Final = b"\x01"
 """Value of an index entry that says everything by its key."""
@@ -130,6 +131,11 @@ def trust(identity: bytes) -> bytes:
 def owed(epoch: int, identity: bytes) -> bytes:
     """Index of identities that owe proofs, by the first epoch they are not yet accounted for."""
     return OWED + u64(epoch) + identity
+
+
+def delegations(owner: bytes) -> bytes:
+    """-> Delegations, by the owner's key id"""
+    return DELEGATIONS + owner
 
 
 def index_time(key: bytes, index: bytes) -> int:

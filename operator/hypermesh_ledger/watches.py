@@ -127,7 +127,7 @@ class Watches:
 
     async def _copy(self, node: bytes) -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The newest state's records in batches, other work and new blocks coming between them."""
-        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION):
+        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION, keys.DELEGATIONS):
             last: bytes | None = prefix
             while last is not None:
                 last, changes = self._some(prefix, last)
@@ -170,6 +170,8 @@ def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:
         yield ledger_pb2.Change(ticket=proofs_pb2.Ticket.FromString(value))
     elif kind == keys.SEED:
         yield ledger_pb2.Change(work_seed=ledger_pb2.WorkSeed.FromString(value))
+    elif kind == keys.DELEGATIONS:
+        yield ledger_pb2.Change(delegations=ledger_pb2.Delegations.FromString(value))
 
 
 def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
@@ -186,4 +188,7 @@ def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
             return change.ticket_gone.node == node
         case "work_seed":
             return change.work_seed.node == node
+        case "delegations":
+            given = change.delegations
+            return given.owner == node or any(each.delegate == node for each in given.delegations)
     return True

@@ -39,6 +39,8 @@ LAWFUL = (
     "allocate.capability_hash",
     "allocate.max_price_per_hour",
     "allocate.min_trust_score",
+    "delegate.rights",
+    "delegate.until_ms",
 )
 """What the signer may choose within bounds: mutating it and signing again may give another correct operation. Values
 beyond the bounds are in `out_of_bounds`."""
@@ -56,6 +58,8 @@ OF_STRANGERS = {
     "allocate": {Reason.IdentifierWrong},
     "join_validator": {Reason.PossessionUnproven},
     "leave_validator": {Reason.NotValidator},
+    "delegate": {Reason.RevisionConflict},
+    "revoke": {Reason.RevisionConflict},
 }
 EXPECTED: dict[str, set[Reason]] = {
     "chain_id": {Reason.WrongChain},
@@ -89,6 +93,11 @@ EXPECTED: dict[str, set[Reason]] = {
     "allocate.": {Reason.Malformed},
     "release.allocation_id": {Reason.NoSuchAllocation},
     "join_validator.": {Reason.Malformed, Reason.PossessionUnproven},
+    "delegate.delegate": {Reason.Malformed, Reason.UnknownSigner},
+    "delegate.revision": {Reason.RevisionConflict},
+    "delegate.": {Reason.Malformed},
+    "revoke.delegate": {Reason.NotDelegated},
+    "revoke.revision": {Reason.RevisionConflict},
 }
 """What a field is refused for that the right key signed with a wrong value: the first line that begins its path."""
 
@@ -209,6 +218,9 @@ def out_of_bounds(operation: ledger_pb2.Operation) -> Iterator[tuple[str, ledger
                 "max_price_per_hour": ["-1", "1e3", "1.5", " 1", "9" * 500],
                 "min_trust_score": [10_001, (1 << 32) - 1],
             }
+        case "delegate":
+            values["rights"] = [[], [2, 1], [1, 1], [0], [1, 3], [99]]
+            values["until_ms"] = [0, -1, 1, 1 << 62, -(1 << 63), until + 366 * 86_400_000]
     for path, others in values.items():
         for value in others:
             copy = ledger_pb2.Operation()

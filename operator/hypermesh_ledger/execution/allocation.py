@@ -13,7 +13,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution import behaviour
+from hypermesh_ledger.execution import behaviour, delegation
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.registration import expected_address, parse_grains, take_address
 from hypermesh_ledger.execution.tickets import require_tickets
@@ -74,7 +74,7 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
 
 
 def release(context: Context, signer: Signer, operation: ledger_pb2.Release) -> int:
-    """Returns the height. The signer is the owning node, or an operator of the tenant's cluster."""
+    """Returns the height. The signer is the owning node, an operator of the tenant's cluster, or their delegate."""
     held = read(context.state, keys.allocation(operation.allocation_id), ledger_pb2.AllocationRecord)
     name = operation.allocation_id.hex()[:16]
     if held is None:
@@ -85,12 +85,14 @@ def release(context: Context, signer: Signer, operation: ledger_pb2.Release) -> 
     tenant = context.node(envelope.signer)
     same_cluster = tenant is not None and tenant.body.cluster_uid == signer.body.cluster_uid
     is_operator = signer.body.role == trust_pb2.ROLE_OPERATOR and same_cluster
-    if signer.key_id != held.node and not is_operator:
-        text = f"{signer.body.subject} is neither the owning node nor an operator of the tenant's cluster."
+    for_tenant = is_operator or delegation.granted(context, envelope.signer, signer, delegation.RELEASE)
+    for_owner = signer.key_id == held.node
+    if not (for_tenant or for_owner or delegation.granted(context, held.node, signer, delegation.RELEASE)):
+        text = f"{signer.body.subject} is neither the owning node, an operator of the tenant's cluster, nor a delegate."
         raise Refused(Reason.RoleForbidden, text)
     record = context.asset(allocated.asset_id)
     require_tickets(context, signer, record.node, record.registration.work_device, any_age=True)
-    if signer.key_id != held.node:
+    if for_tenant:
         behaviour.lease_over(context.state, held, record.registration.work_device, context.time_ms)
     end(context.state, held, ledger_pb2.ALLOCATION_STATE_RELEASED, context.time_ms, context.height)
     return context.height

@@ -53,14 +53,14 @@ def enrolled(context: Context, body: trust_pb2.CertificateBody, key_id: bytes, h
     return scores.shown(record.score)
 
 
-def counted(context: Context, signer: Signer, asset: ledger_pb2.RegisterAsset, change: int) -> None:
+def counted(context: Context, node: bytes, asset: ledger_pb2.RegisterAsset, change: int) -> None:
     """A node registered an asset (change 1) or retired it (-1)."""
-    found = scores.find(context.state, signer.key_id)
+    found = scores.find(context.state, node)
     if found is None:
         return
     identity, record = found
     for each in record.keys:
-        if each.key_id == signer.key_id:
+        if each.key_id == node:
             each.assets = max(each.assets + change, 0)
             if asset.type in COMPUTES:
                 each.devices = max(each.devices + change, 0)

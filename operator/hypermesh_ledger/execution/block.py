@@ -15,7 +15,16 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
-from hypermesh_ledger.execution import allocation, behaviour, enrolment, epochs, proving, registration, validators
+from hypermesh_ledger.execution import (
+    allocation,
+    behaviour,
+    delegation,
+    enrolment,
+    epochs,
+    proving,
+    registration,
+    validators,
+)
 from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read
 from hypermesh_ledger.state import Fork, Reader, Writes
 
@@ -136,6 +145,10 @@ def _judge(context: Context) -> int:
             return validators.join_validator(context, signer, operation.join_validator)
         case "leave_validator":
             return validators.leave_validator(context, signer)
+        case "delegate":
+            return delegation.delegate(context, signer, operation.delegate)
+        case "revoke":
+            return delegation.revoke(context, signer, operation.revoke)
     raise Refused(Reason.Malformed, f"Operation {context.decoded.kind} is not known here.")
 
 

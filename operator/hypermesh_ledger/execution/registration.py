@@ -8,7 +8,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution import behaviour
+from hypermesh_ledger.execution import behaviour, delegation
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.tickets import require_tickets
 
@@ -37,21 +37,24 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
         registration=operation, node=signer.key_id, revision=follows + 1, height=context.height
     )
     context.put(keys.asset(operation.asset_id), record)
-    behaviour.counted(context, signer, operation, 1)
+    behaviour.counted(context, signer.key_id, operation, 1)
     return context.height
 
 
 def update_asset(context: Context, signer: Signer, operation: ledger_pb2.UpdateAsset) -> int:
-    """Capacity and sharing of a registered asset; returns the height."""
-    record = _own_asset(context, signer, operation.asset_id, operation.revision, "updating")
+    """Capacity and sharing of a registered asset, by a delegate sharing only; returns the height."""
+    record = _own_asset(context, signer, operation.asset_id, operation.revision, "updating", delegation.SHARING)
     check_sharing(operation.sharing)
     require(operation.capacity > 0, "The capacity is 0; retire the asset instead.")
-    require_tickets(context, signer, signer.key_id, record.registration.work_device)
+    require_tickets(context, signer, record.node, record.registration.work_device)
     if operation.capacity < record.reserved:
         text = f"{record.registration.name} has {record.reserved} reserved, more than {operation.capacity}."
         raise Refused(Reason.AssetBusy, text)
+    if signer.key_id != record.node and operation.capacity != record.registration.capacity:
+        text = f"The capacity of {record.registration.name} is its own node's to tell."
+        raise Refused(Reason.RoleForbidden, text)
     record.registration.capacity = operation.capacity
-    record.registration.sharing.CopyFrom(operation.sharing)
+    _share(record, operation.sharing, signer.key_id == record.node)
     record.revision += 1
     record.height = context.height
     context.put(keys.asset(operation.asset_id), record)
@@ -64,12 +67,13 @@ def retire_asset(context: Context, signer: Signer, operation: ledger_pb2.RetireA
     require_tickets(context, signer, signer.key_id, record.registration.work_device)
     if record.reserved:
         raise Refused(Reason.AssetBusy, f"{record.registration.name} has {record.reserved} reserved.")
+    record.ClearField("owner_sharing")
     context.state.delete(keys.address(record.registration.address))
     record.retired = True
     record.revision += 1
     record.height = context.height
     context.put(keys.asset(operation.asset_id), record)
-    behaviour.counted(context, signer, record.registration, -1)
+    behaviour.counted(context, record.node, record.registration, -1)
     return context.height
 
 
@@ -127,10 +131,36 @@ def _check_registration(node: bytes, operation: ledger_pb2.RegisterAsset) -> Non
         raise Refused(Reason.WorkTicketForeign, f"{operation.name} computes, so its own work must prove it.")
 
 
-def _own_asset(context: Context, signer: Signer, asset_id: bytes, revision: int, deed: str) -> ledger_pb2.AssetRecord:
-    require_role(signer, trust_pb2.ROLE_NODE, f"{deed} an asset")
+def _share(record: ledger_pb2.AssetRecord, sharing: ledger_pb2.Sharing, by_owner: bool) -> None:
+    """A delegate's word stands until the owner changes its own: which that was is kept beside it.
+
+    An owner that repeats the delegate's word (changing the capacity only) leaves it standing.
+    """
+    held = record.registration.sharing
+    if by_owner and sharing != held:
+        record.ClearField("owner_sharing")
+    elif not by_owner and not record.HasField("owner_sharing"):
+        record.owner_sharing.CopyFrom(held)
+    held.CopyFrom(sharing)
+    if record.HasField("owner_sharing") and record.owner_sharing == sharing:
+        record.ClearField("owner_sharing")
+
+
+def _own_asset(
+    context: Context,
+    signer: Signer,
+    asset_id: bytes,
+    revision: int,
+    deed: str,
+    right: ledger_pb2.DelegationRight | None = None,
+) -> ledger_pb2.AssetRecord:
+    """The signer's own asset, or one of an owner that delegated the right (None: it can't be delegated) to it."""
+    found = read(context.state, keys.asset(asset_id), ledger_pb2.AssetRecord)
+    delegated = found is not None and right is not None and delegation.granted(context, found.node, signer, right)
+    if not delegated:
+        require_role(signer, trust_pb2.ROLE_NODE, f"{deed} an asset")
     record = context.asset(asset_id)
-    if record.node != signer.key_id:
+    if record.node != signer.key_id and not delegated:
         raise Refused(Reason.RoleForbidden, f"{record.registration.name} belongs to another node.")
     if record.retired:
         raise Refused(Reason.AssetRetired, f"{record.registration.name} is retired.")

@@ -17,7 +17,7 @@ One of a lane at a time. Were all of them lifted, a flood would soon be there, a
 _FIRST: Final = frozenset(
     {
         *("release", "retire_asset"),
-        *("enrol_node", "join_validator", "leave_validator"),
+        *("enrol_node", "join_validator", "leave_validator", "revoke"),
         *("commit_work", "prove"),
     }
 )

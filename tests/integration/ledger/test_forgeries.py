@@ -39,6 +39,11 @@ async def scene_of(settled: Settled) -> Scene:
     await ledger.client.submit(settled.allocate("held"), timeout=30)
     held = operations.allocation_id(settled.operator.body.cluster_uid, "held")
     await ledger.mirror.wait_until(lambda: held in ledger.mirror.allocations, START_S)
+    until = time.time_ns() // 1_000_000 + 86_400_000
+    given = ledger_pb2.Delegate(delegate=second.key_id, rights=[2], until_ms=until)
+    for owner in (node, settled.operator):
+        await ledger.submit(owner, delegate=given)
+    more = ledger_pb2.Delegate(delegate=second.key_id, rights=[1, 2], until_ms=until, revision=1)
     newcomer = member(ledger.root, trust_pb2.ROLE_NODE, "node-3")
     epoch = ledger.mirror.epoch.number
     work = proofs_pb2.WorkCommitment(device=second.asset_id(ledger_pb2.ASSET_TYPE_CPU, "cpu-0"), root=b"r" * 32)
@@ -58,6 +63,8 @@ async def scene_of(settled: Settled) -> Scene:
             Original(node, operation(retire_asset={"asset_id": spare.asset_id, "revision": 1}), own),
             Original(settled.operator, operation(allocate=allocation(node, cpu, "asked", 5)), refs),
             Original(settled.operator, operation(release={"allocation_id": held}), refs),
+            Original(node, operation(delegate=more)),
+            Original(settled.operator, operation(revoke={"delegate": second.key_id, "revision": 1})),
         ],
         others={
             "operator of another cluster": stranger,

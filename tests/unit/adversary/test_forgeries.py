@@ -44,6 +44,8 @@ AGAIN = {
     "release": Reason.AllocationEnded,
     "join_validator": None,
     "leave_validator": Reason.NotValidator,
+    "delegate": Reason.RevisionConflict,
+    "revoke": Reason.RevisionConflict,
 }
 """What the same bytes get once they are committed: None for the first commit's answer."""
 HOW_TO_ADD = """
@@ -131,6 +133,10 @@ class Stage(World):
         self.state.write(outcome.writes)
         assert self.do(self.tx(self.waiting, join_validator=self.joining(self.waiting))).reason is None
 
+        given = ledger_pb2.Delegate(delegate=self.prover.key_id, rights=[2], until_ms=self.now_ms + 86_400_000)
+        for owner in (self.node, self.operator):
+            assert self.do(self.tx(owner, delegate=given)).reason is None
+
     def joining(self, who: Member) -> ledger_pb2.JoinValidator:
         """With a consensus key of its own."""
         key = consensus_key(who)
@@ -147,6 +153,9 @@ class Stage(World):
         asked.max_price_per_hour, asked.min_trust_score = "1000", 1
         memory = registration(self.node, MEMORY, "mem-0", 1 << 30, work_device=self.cpu_id)
         work = commitment(self, self.fresh, self.fresh_cpu)
+        leave = ledger_pb2.Delegate(
+            delegate=self.fresh.key_id, rights=[1], until_ms=self.now_ms + 86_400_000, revision=1
+        )
         refs = self.refs(self.operator, self.node, self.cpu_id)
         own = self.refs(self.node, self.node, self.cpu_id)
         return Scene(
@@ -161,6 +170,8 @@ class Stage(World):
                 Original(self.operator, self.operation(release={"allocation_id": self.held.allocation_id}), refs),
                 Original(self.candidate, self.operation(join_validator=self.joining(self.candidate))),
                 Original(self.waiting, self.operation(leave_validator={})),
+                Original(self.node, self.operation(delegate=leave)),
+                Original(self.operator, self.operation(revoke={"delegate": self.prover.key_id, "revision": 1})),
             ],
             others={
                 "neighbour": self.neighbour,

@@ -58,6 +58,17 @@ def test_the_owners_edit_is_an_update_at_the_records_revision() -> None:
     assert deed.operation == ledger_pb2.UpdateAsset(asset_id=cpu.asset_id, revision=3, capacity=8000, sharing=paused)
 
 
+def test_a_delegates_word_stands_until_the_owners_changes() -> None:
+    (cpu,) = assets(CPU)
+    held = record(cpu)
+    held.owner_sharing.CopyFrom(SHARED)
+    held.registration.sharing.paused = True
+    assert plan(NODE, [cpu], {cpu.asset_id: held}, {cpu.asset_id: SHARED}, {}) == []
+    dearer = sharing_of({"sharing": {"privacyLevel": "Public", "pricePerHour": "0.75"}})
+    (deed,) = plan(NODE, [cpu], {cpu.asset_id: held}, {cpu.asset_id: dearer}, {})
+    assert deed.operation == ledger_pb2.UpdateAsset(asset_id=cpu.asset_id, revision=3, capacity=8000, sharing=dearer)
+
+
 @pytest.mark.parametrize(("reserved", "expected"), [(0, 8000), (9000, 9000)])
 def test_capacity_follows_the_hardware_but_never_below_what_is_promised(reserved: int, expected: int) -> None:
     (cpu,) = assets(CPU)
