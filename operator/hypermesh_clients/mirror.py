@@ -272,6 +272,10 @@ class Mirror:
 
     def _swap(self, fresh: View, snapshot: list[ledger_pb2.Change]) -> None:
         gone = self._view.allocations.keys() - fresh.allocations.keys()
+        before = self._view
+        if fresh.chain_id == before.chain_id and fresh.height < before.height:
+            text = "chain %s went back from height %d to %d: this ledger is behind another, or restored from a backup"
+            _log.warning(text, fresh.chain_id, before.height, fresh.height)
         self._view = fresh
         for change in snapshot:
             self._tell(change)

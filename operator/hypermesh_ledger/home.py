@@ -25,6 +25,8 @@ from hypermesh_ledger.validator_key import write_validator_key
 ABCI_SOCKET: Final = Path("run/abci.sock")
 RPC_SOCKET: Final = Path("run/rpc.sock")
 MAX_BLOCK_BYTES: Final = 4 << 20
+RESTORING: Final = ".restoring"
+"""In a directory in which a restore has begun and not ended."""
 IDLE_S: Final = 3.0
 """An idle ledger's time between blocks: a third of what readiness checks and mirrors take for a halt."""
 EVIDENCE_BLOCKS: Final = 500
@@ -123,6 +125,8 @@ def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netwo
 
 
 def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, network: Network | None) -> str:
+    if (home / RESTORING).exists():
+        raise HomeMismatch(f"A restore into {home} did not end. Run `hypermesh-ledger restore` again.")
     for name in ("config", "data", "state", "run"):
         (home / name).mkdir(parents=True, exist_ok=True)
     for socket in (ABCI_SOCKET, RPC_SOCKET):
@@ -135,8 +139,7 @@ def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netw
                 f"{key} is missing, and {path} names it as the chain's validator: no other key can make blocks. "
                 "Restore it from a backup, or start with an empty directory and a new chain."
             )
-        write_durably(signed, b'{"height": "0", "round": 0, "step": 0}', 0o644)
-        write_validator_key(key)
+        new_validator(home)
     if not signed.exists():
         raise HomeMismatch(
             f"{signed} is missing: without it this validator could sign two blocks of one height. "
@@ -163,6 +166,12 @@ def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netw
     if not config.exists() or config.read_text() != text:
         write_durably(config, text.encode(), 0o644)
     return str(document["chain_id"])
+
+
+def new_validator(home: Path) -> None:
+    """A consensus key that has signed nothing. Raises FileExistsError, OSError."""
+    write_durably(home / "data" / "priv_validator_state.json", b'{"height": "0", "round": 0, "step": 0}', 0o644)
+    write_validator_key(home / "config" / "priv_validator_key.json")
 
 
 def _check_same(home: Path, document: dict[str, Any], chain_id: str | None, genesis: ledger_pb2.Genesis) -> None:

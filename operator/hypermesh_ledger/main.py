@@ -1,4 +1,4 @@
-"""hypermesh-ledger: `run` one validator as two supervised processes, print its `state`, or `prove` a part of that."""
+"""hypermesh-ledger: `run` one validator as two supervised processes, its `state`, proofs and backups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hypermesh_clients import serving
-from hypermesh_ledger import account, exporting
+from hypermesh_ledger import account, backups, exporting, restoring
 from hypermesh_ledger.home import RPC_SOCKET
 from hypermesh_ledger.options import (
     NAMED_PARAMETERS,
@@ -24,8 +24,13 @@ from hypermesh_ledger.options import (
 )
 from hypermesh_ledger.supervisor import EX_CONFIG, Commands, Misconfigured, Supervisor
 
-ACCOUNTS: Final = {"state": account.run, "prove": exporting.run}
-"""Commands that ask a running ledger."""
+ACCOUNTS: Final = {
+    "state": account.run,
+    "prove": exporting.run,
+    "backup": backups.run,
+    "restore": restoring.run,
+}
+"""Commands beside `run`: they ask a running ledger, or handle its directory."""
 
 _log = logging.getLogger("hypermesh_ledger")
 
@@ -57,6 +62,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add_application_options(run)
     account.add_parser(commands)
     exporting.add_parser(commands)
+    backups.add_parser(commands)
+    restoring.add_parser(commands)
     options = parser.parse_args(argv)
     if options.command in ACCOUNTS:
         return options, []

@@ -9,7 +9,8 @@ writes what the block overwrote (see history), so that a state of before can be 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ class Snapshot:
     """A Reader of one committed height, unmoved by later commits. Store closes it at the next."""
 
     def __init__(self, environment: Any, state: Any, head: ledger_pb2.Block) -> None:
+        self._environment = environment
         self._transaction = environment.begin(buffers=False)
         self._state = state
         self.head = head
@@ -49,6 +51,11 @@ class Snapshot:
     def get(self, key: bytes) -> bytes | None:
         """See state.Reader."""
         value: bytes | None = self._transaction.get(key, db=self._state)
+        return value
+
+    def get_of(self, database: Any, key: bytes) -> bytes | None:
+        """As `get`, of another database of the same moment."""
+        value: bytes | None = self._transaction.get(key, db=database)
         return value
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Generator[tuple[bytes, bytes], None, None]:
@@ -61,9 +68,36 @@ class Snapshot:
                     return
                 yield key, value
 
+    def copy(self, descriptor: int) -> None:
+        """Write the whole database of this height into a file, compacted. Raises StoreUnusable."""
+        try:
+            self._environment.copyfd(descriptor, compact=True, txn=self._transaction)
+        except lmdb.Error as error:
+            raise StoreUnusable(f"Can't copy the state: {error}.") from error
+
     def close(self) -> None:
         """Give the pages back."""
         self._transaction.abort()
+
+
+@contextlib.contextmanager
+def look(directory: Path) -> Iterator[Callable[[], Snapshot]]:
+    """Begin to read the newest height, of a store that another process may have open. Raises StoreUnusable."""
+    try:
+        environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=5, max_readers=1024, readonly=True)
+        meta, state = environment.open_db(b"meta", create=False), environment.open_db(b"state", create=False)
+    except (lmdb.Error, OSError) as error:
+        raise StoreUnusable(f"Can't read the state in {directory}: {error}.") from error
+
+    def begin() -> Snapshot:
+        snapshot = Snapshot(environment, state, ledger_pb2.Block())
+        snapshot.head.ParseFromString(snapshot.get_of(meta, _HEAD) or b"")
+        return snapshot
+
+    try:
+        yield begin
+    finally:
+        environment.close()
 
 
 class Store:

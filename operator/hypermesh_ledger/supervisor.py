@@ -69,7 +69,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """For ever, until cancelled (then both are stopped). Raises Misconfigured."""
-        with _sole(self._home):
+        with sole(self._home):
             await self._run_again_and_again()
 
     async def _run_again_and_again(self) -> None:
@@ -187,7 +187,7 @@ class Supervisor:
 
 
 @contextlib.contextmanager
-def _sole(home: Path) -> Iterator[None]:
+def sole(home: Path) -> Iterator[None]:
     """Hold the directory alone. Raises Misconfigured when another supervisor has it."""
     descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

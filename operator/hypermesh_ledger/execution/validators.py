@@ -78,6 +78,11 @@ def seats(state: Reader) -> list[Record]:
     return [Record.FromString(value) for _, value in state.scan(keys.VALIDATOR)]
 
 
+def holders(state: Reader) -> list[Record]:
+    """Seats with a vote; none while a lone validator has not made its seat known."""
+    return [each for each in seats(state) if _holds(each)]
+
+
 def powers(base: Reader, fork: Fork) -> list[Power]:
     """What a block changed, in the order of the keys."""
     if not any(key.startswith(keys.VALIDATOR) for key in fork.writes):
