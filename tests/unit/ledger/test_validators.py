@@ -13,10 +13,10 @@ from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import verify_now
-from hypermesh_ledger.execution import Block, Lie, Result, Vote, execute
+from hypermesh_ledger.execution import Block, Lie, Result, Vote, behaviour, execute, scores
 from hypermesh_ledger.execution import validators as rules
 from hypermesh_ledger.execution.context import read
-from hypermesh_ledger.state import Memory
+from hypermesh_ledger.state import Fork, Memory
 
 from ...builders import Member, TrustRoot
 from .world import CHAIN, World
@@ -254,3 +254,40 @@ def test_the_same_blocks_give_the_same_state(chain: Chain) -> None:
     for block in chain.blocks[begun:]:
         world.write(execute(world, replace(block, votes=list(block.votes)[::-1]), verify_now).writes)
     assert world.entries == chain.state.entries, "the order of votes means nothing"
+
+
+def score(chain: Chain, number: int) -> int:
+    """Exact; what clients read is its hundreds."""
+    found = scores.find(chain.state, chain.members[number].key_id)
+    assert found is not None
+    assert chain.score(chain.members[number]) == scores.shown(found[1].score)
+    return found[1].score
+
+
+def test_absence_costs_trust_and_waiting_gives_it_back(chain: Chain) -> None:
+    chain.join(0, 1, 2, 3, 4)
+    chain.away = {4}
+    chain.window()
+    assert chain.record(4).state == ledger_pb2.VALIDATOR_STATE_ABSENT
+    assert score(chain, 4) == rules.TRUST_BOUND
+    assert score(chain, 1) == scores.step(5_000, scores.Event.ATTENDED), "one window was whole"
+    chain.next(after_ms=TEN_MINUTES)
+    fork = Fork(chain.state)
+    scores.apply(fork, chain.members[4].key_id, scores.Event.ABSENT)  # as after its next absence
+    chain.state.write(fork.writes)
+    assert score(chain, 4) == 3_200
+    assert chain.why(chain.joining(4)) is Reason.TrustTooLow
+    epochs = (rules.TRUST_BOUND - 3_200) // behaviour.REST
+    chain.next(after_ms=(epochs - 2) * chain.genesis.proofs.epoch_ms)
+    assert chain.why(chain.joining(4)) is Reason.TrustTooLow
+    chain.next(after_ms=2 * chain.genesis.proofs.epoch_ms)
+    assert chain.why(chain.joining(4)) is None
+    assert score(chain, 4) >= rules.TRUST_BOUND
+
+
+def test_a_liar_has_no_trust_left(chain: Chain) -> None:
+    chain.join(0, 1, 2, 3, 4)
+    lie = Lie(address(2), DOUBLE, 3, 33)
+    chain.next(lies=(lie,))
+    assert score(chain, 2) == 0
+    assert score(chain, 1) == 5_000
