@@ -63,6 +63,10 @@ generate: venv ## Python out of protos/, the chart's copy of crds/, docs/referen
 kubeconform: # only the checks need it, so `make tools` and the demo do without
 	@python3 hack/toolchain kubeconform
 
+.PHONY: linearizable
+linearizable: # only the ledger's tests need it
+	@python3 hack/toolchain linearizable
+
 .PHONY: host root
 host: ## Programs of the host that tests call (installed by apt-get where missing)
 	@hack/host.sh ip=iproute2 nft=nftables mkfs.ext4=e2fsprogs openssl=openssl ps=procps lsblk=util-linux losetup=mount
@@ -98,7 +102,7 @@ contract: venv host liboqs tools ## Against a real kube-apiserver
 	@$(PYTEST) tests/contract
 
 .PHONY: integration
-integration: root venv host liboqs tools image ## Against the real ledger and the real kernel, a process a part
+integration: root venv host liboqs tools linearizable image ## Against the real ledger and the real kernel, a process a part
 	@hack/host.sh cargo=cargo-web cc=gcc
 	@for part in tests/integration/*/ tests/integration/test_*.py; do \
 	  case $$part in */__pycache__/) ;; *) echo "-- $$part"; $(PYTEST) $$part || exit 1 ;; esac; done

@@ -83,7 +83,10 @@ class Progress:
         if self.peers is not None and self.behind():
             return f"catching up: at height {self.height}, a peer is at {self.peers.best}"
         silent = time.monotonic() - self._moved
-        return f"no block for {silent:.0f} s" if silent > SILENT_S else None
+        return f"no block for {silent:.0f} s{self._company()}" if silent > SILENT_S else None
+
+    def _company(self) -> str:
+        return "" if self.peers is None else f"; {self.peers.answering} of {self.peers.count} peers answer"
 
     def behind(self) -> bool:
         """Whether a peer has many blocks that are not here yet."""

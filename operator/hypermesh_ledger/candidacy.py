@@ -18,6 +18,7 @@ from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_clients.files import write_durably
 from hypermesh_ledger import keys
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.errors import Undecided
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import CANDIDACY_MS, possession, seat_of
 from hypermesh_ledger.federation import Identity
@@ -52,7 +53,7 @@ class Candidacy:
                     await self._turn(self._identity())
             except Refused as refusal:
                 self._tell(str(refusal))
-            except TimeoutError:
+            except (TimeoutError, Undecided):
                 self._tell("no block took our operation yet")
 
     async def _turn(self, identity: Identity) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import home, keys, outcomes
 from hypermesh_ledger.checks import Check
 from hypermesh_ledger.consensus import Consensus
-from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
+from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
@@ -47,7 +48,18 @@ Answer = TypeVar("Answer")
 
 LOOK_BACK_S: Final = 5.0
 """Longest wait until an old height is looked at, behind others that look back."""
+HALT_S: Final = 30.0
+"""Longest wait of a submitter in which no block comes: then too few validators are there, or in reach."""
 FIRST_HASH = b"\0" * 32
+OUTDATED: Final = frozenset(
+    {
+        *(Reason.NoSuchAsset, Reason.RevisionConflict, Reason.AssetBusy),
+        *(Reason.InsufficientCapacity, Reason.AddressTaken, Reason.NoSuchAllocation),
+    }
+)
+"""Refusals that an operation which is committed elsewhere may have lifted already. A ledger with peers may be some blocks
+behind the one that told its submitter, so it leaves these to the block: else who allocates here and releases there is
+told that there is nothing to release."""
 
 
 @dataclass(slots=True)
@@ -92,6 +104,8 @@ class Core:
         self.failing: Callable[[], Mapping[str, str]] = dict
         """Readiness checks that fail now, and why."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
+        self._moved = -math.inf
+        """When the newest block was committed here, by the loop's clock."""
         self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
         self.restoring: Restoring | None = None
         self._taking: asyncio.Future[None] | None = None
@@ -104,18 +118,32 @@ class Core:
 
     # -- transactions ----------------------------------------------------------------------------------------
 
-    async def submit(self, tx: bytes) -> Result:
+    async def submit(self, tx: bytes, patience_s: float = math.inf) -> Result:
         """Admit a client's transaction and wait until a block decided it, or the pool lost it (then height is 0).
 
-        Raises Refused when not admitted.
+        Raises Refused when not admitted, Undecided after patience_s, and when no block comes for HALT_S.
         """
+        asked = asyncio.get_running_loop().time()
         tx_hash = operations.tx_hash(tx)
         waiter = self.pool.wait_for(tx_hash)  # before admission: a block may decide it the moment it is pooled
         try:
             height = await self.admit(tx, tx_hash)
-            return await waiter if height is None else Result(tx_hash, height)
+            return await self._decision(waiter, asked, patience_s) if height is None else Result(tx_hash, height)
         finally:
             self.pool.forget(tx_hash, waiter)
+
+    async def _decision(self, waiter: asyncio.Future[Result], asked: float, patience_s: float) -> Result:
+        loop = asyncio.get_running_loop()
+        while not waiter.done():
+            left = min(asked + patience_s, max(asked, self._moved) + HALT_S) - loop.time()
+            if left <= 0:
+                head, age_s = self.store.head, time.time() - self.store.head.time_ms / 1000
+                raise Undecided(
+                    f"no block decided it in {loop.time() - asked:.0f} s: the newest block here, {head.height}, is "
+                    f"{age_s:.0f} s old. It may still be committed; submit the same bytes again, also to another ledger"
+                )
+            await asyncio.wait((waiter,), timeout=left)
+        return waiter.result()
 
     async def admit(self, tx: bytes, tx_hash: bytes) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.
@@ -147,6 +175,11 @@ class Core:
                 break
             except Unsettled as unsettled:
                 await self._settle(unsettled, decoded)
+            except Refused as refusal:
+                if not self.pool.gossips or refusal.reason not in OUTDATED:
+                    raise
+                height = block.height
+                break
         if height <= head.height:
             return height
         self.pool.add(decoded, tx, self._share(decoded.envelope.signer))
@@ -201,6 +234,7 @@ class Core:
         self.store.advance(pending.prepared)
         self._take_snapshot()
         self.born = None
+        self._moved = asyncio.get_running_loop().time()
         self.metrics.committed(pending.prepared.head, pending.outcome.results, time.perf_counter() - started)
         self.pool.decide(pending.outcome.results, pending.block.time_ms)
         self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)

@@ -47,3 +47,7 @@ class TooManyLookBack(Exception):
 
 class CometbftSilent(Exception):
     """CometBFT does not answer for a block that it must have; ask again."""
+
+
+class Undecided(Exception):
+    """Nobody knows yet what becomes of an operation: no block took it in time; submit the same bytes again."""

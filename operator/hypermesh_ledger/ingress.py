@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
@@ -16,7 +17,7 @@ from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack
+from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack, Undecided
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import seats
 from hypermesh_ledger.inspection import Inspection
@@ -31,6 +32,8 @@ CALLS_PER_CONNECTION: Final = 1_024
 """More of them wait at the client."""
 PROOFS: Final = 64
 """Proofs under way at most."""
+ANSWER_S: Final = 0.5
+"""How long before a submitter's deadline it is told that nothing is decided: an answer says more than a deadline."""
 WRITE_S: Final = 15.0
 """Longest time until a follower takes one message; longer than a mirror's patience with us."""
 
@@ -69,10 +72,14 @@ class LedgerService:
         return request
 
     async def submit(self, raw: ledger_pb2.SubmitRequest | None, context: Any) -> ledger_pb2.SubmitResponse:
-        """Answers when the operation is committed, or refused."""
+        """Answers when the operation is committed, or refused; UNAVAILABLE when it is neither in time."""
         request = await self._answerable(raw, context)
+        remaining = context.time_remaining()
         try:
-            result = await self._core.submit(request.envelope)
+            result = await self._core.submit(request.envelope, math.inf if remaining is None else remaining - ANSWER_S)
+        except Undecided as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError from error  # abort has raised
         except Refused as refusal:
             return ledger_pb2.SubmitResponse(reason=refusal.reason, message=refusal.message)
         reason = "" if result.reason is None else result.reason.value

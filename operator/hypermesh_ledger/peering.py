@@ -66,12 +66,20 @@ class Peers:
         self._plan = plan
         self.best = 0
         """The greatest height that a peer told in the newest round."""
+        self.answering = 0
+        """How many answered in it."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._clients)
 
     async def follow(self) -> None:
         """Keeps `best`, for ever."""
         while True:
             answers = await self._ask()
             self.best = max((each.height for each in answers.values()), default=0)
+            self.answering = len(answers)
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "Makefile", *sorted((ROOT / "hack").glob("*.mk"))]
-INNER = {"root", "kubeconform"}
+INNER = {"root", "kubeconform", "linearizable"}
 """Targets that only others use."""
 
 

