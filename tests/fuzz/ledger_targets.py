@@ -7,10 +7,12 @@ every run: kept inputs stay good.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import io
 import json
 import random
+import shutil
 import struct
 import tempfile
 from dataclasses import dataclass
@@ -115,6 +117,7 @@ def signed_header(height: int, app_hash: bytes) -> dict[str, Any]:
 @cache
 def scenery() -> Scenery:
     directory = Path(tempfile.mkdtemp(prefix="hypermesh-fuzz-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     store, chance = Store(directory / "state"), random.Random(3)
     hashes = {}
     for height in range(1, HEIGHT + 2):
