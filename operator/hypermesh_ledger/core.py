@@ -57,9 +57,9 @@ OUTDATED: Final = frozenset(
         *(Reason.InsufficientCapacity, Reason.AddressTaken, Reason.NoSuchAllocation),
     }
 )
-"""Refusals that an operation which is committed elsewhere may have lifted already. A ledger with peers may be some blocks
-behind the one that told its submitter, so it leaves these to the block: else who allocates here and releases there is
-told that there is nothing to release."""
+"""Refusals that an operation committed elsewhere may have lifted already. A ledger with peers may be some blocks behind
+the one that told its submitter, so it leaves these to the block: else who allocates here and releases there is told
+that there is nothing to release."""
 
 
 @dataclass(slots=True)

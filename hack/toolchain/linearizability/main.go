@@ -44,6 +44,7 @@ const (
 	full      = "InsufficientCapacity"
 	ended     = "AllocationEnded"
 	missing   = "NoSuchAllocation"
+	isOver    = "Over" // by this release, or by another
 
 	absent, active, over = 'n', 'a', 'e'
 )
@@ -95,8 +96,14 @@ func model(h history) porcupine.Model {
 		Step: func(before, input, _ any) (bool, any) {
 			op := input.(operation)
 			result, after := before.(state).run(op, amounts[op.ID])
+			switch op.Result {
+			case unknown:
+				return true, after
+			case isOver:
+				return result == committed || result == ended, after
+			}
 			reads := op.Kind != "read" || h.Capacity-after.free == op.Amount
-			return op.Result == unknown || op.Result == result && reads, after
+			return op.Result == result && reads, after
 		},
 		DescribeOperation: func(input, _ any) string {
 			op := input.(operation)

@@ -11,13 +11,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+
 from hypermesh import operations
 from hypermesh.v1 import ledger_pb2, trust_pb2
-from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
+from hypermesh_clients.ledger import Commit, LedgerClient, LedgerUnavailable
 
 from ...builders import Member, TrustRoot, member
 from ..ledger_fixture import PROGRAM, patient, write_files
@@ -54,13 +56,13 @@ class Place:
     def log(self) -> str:
         return (self.directory / "ledger.log").read_text(errors="replace")
 
-    async def start(self, *, alone: bool = False) -> None:
+    async def start(self, *, alone: bool = False, program: Sequence[str] = PROGRAM) -> None:
         """Returns at once. alone: as the embedded validator that knows of no others."""
         peers = ",".join(f"[fd00:98::{number + 1}]:{PORT}" for number in range(COUNT))
         more = () if alone else ("--p2p-address", f"[{self.address}]:{P2P}", "--peers", peers)
         named = () if alone else ("--name", f"[{self.address}]:{PORT}", "--peers-tls-name", "localhost")
         command = [
-            *("nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *PROGRAM, "run"),
+            *("nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *program, "run"),
             *("--home", str(self.directory / "home"), "--host", self.address, "--port", str(PORT)),
             *("--metrics-port", str(METRICS), "--proof-parameters", str(self.directory / "parameters.json")),
             *("--root-public-key", str(self.directory / "root.pub")),
@@ -134,8 +136,8 @@ class Place:
             return {each.subject: each for each in (await self.client.validators(timeout=2)).validators}
         return {}
 
-    async def commit(self, root: TrustRoot, subject: str) -> bytes:
-        """Enrol a new node through this ledger; its key id once committed."""
+    async def enrolment(self, root: TrustRoot, subject: str) -> tuple[bytes, bytes]:
+        """A new node's key id and signed EnrolNode."""
         new = member(root, trust_pb2.ROLE_OPERATOR, subject)
         status = await self.until(lambda _: True, "answer")
         operation = ledger_pb2.Operation(
@@ -143,9 +145,32 @@ class Place:
             valid_until_ms=time.time_ns() // 1_000_000 + 300_000,
             enrol_node=ledger_pb2.EnrolNode(certificate=new.certificate),
         )
-        tx = operations.build(operation, new.keypair.public, new.keypair.secret)
-        await self.client.submit(tx, timeout=60)
-        return new.key_id
+        return new.key_id, operations.build(operation, new.keypair.public, new.keypair.secret)
+
+    async def insist(self, tx: bytes) -> Commit:
+        """Submit the same bytes until they are committed, as every client should. Bounded."""
+        end = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                return await self.client.submit(tx, timeout=20)
+            except LedgerUnavailable as error:
+                if time.monotonic() > end:
+                    raise AssertionError(f"ledger {self.number}: {error}\n{self.log[-3000:]}") from error
+                await asyncio.sleep(0.2)
+
+    async def commit(self, root: TrustRoot, subject: str) -> bytes:
+        """Enrol a new node through this ledger; its key id once committed."""
+        key_id, tx = await self.enrolment(root, subject)
+        await self.insist(tx)
+        return key_id
+
+    async def readiness(self) -> str:
+        """What /readyz says."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session,
+            session.get(f"http://[{self.address}]:{METRICS}/readyz") as reply,
+        ):
+            return await reply.text()
 
     async def enrolled(self) -> set[bytes]:
         """Key ids of all enrolled members in its newest state."""
@@ -178,36 +203,36 @@ def _namespace() -> subprocess.Popen[bytes]:
     return holder
 
 
+def _place(directory: Path, number: int, root: TrustRoot) -> Place:
+    """Files, namespace and wire of one more ledger; number 0 first, whose files the others share."""
+    first, here = directory / "ledger-0", directory / f"ledger-{number}"
+    if number == 0:
+        write_files(here, root, patient())
+    else:
+        here.mkdir()
+        for name in ("root.pub", "parameters.json", "tls.crt", "tls.key"):
+            (here / name).write_bytes((first / name).read_bytes())
+    identity = member(root, trust_pb2.ROLE_VALIDATOR, f"hypermesh-ledger-{number}")
+    (here / "falcon").write_bytes(identity.keypair.encode())
+    (here / "falcon.crt").write_bytes(identity.certificate.SerializeToString(deterministic=True))
+    client = LedgerClient(f"[fd00:98::{number + 1}]:{PORT}", (first / "tls.crt").read_bytes(), "localhost")
+    place = Place(number, here, _namespace(), identity, client)
+    inside = ("nsenter", f"--net=/proc/{place.holder.pid}/ns/net", "--", "ip")
+    run("ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", str(place.holder.pid))
+    run("ip", "link", "set", f"v{number}", "master", "br0", "up")
+    run(*inside, "link", "set", "lo", "up")
+    run(*inside, "-6", "address", "add", f"{place.address}/64", "dev", "eth0", "nodad")
+    run(*inside, "link", "set", "eth0", "up")
+    return place
+
+
 @contextlib.asynccontextmanager
-async def four(directory: Path, root: TrustRoot) -> AsyncIterator[list[Place]]:
-    """Four places, nothing started; all stopped at the end."""
-    run("ip", "link", "set", "lo", "up")
-    run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
-    run("ip", "-6", "address", "add", "fd00:98::ffff/64", "dev", "br0", "nodad")
-    run("ip", "link", "set", "br0", "up")
+async def places_for(directory: Path, numbers: Sequence[int], root: TrustRoot) -> AsyncIterator[list[Place]]:
+    """Nothing started; all stopped at the end."""
     places: list[Place] = []
     try:
-        for number in range(COUNT):
-            here = directory / f"ledger-{number}"
-            if number == 0:
-                ca_pem = write_files(here, root, patient())
-            else:
-                here.mkdir()
-                for name in ("root.pub", "parameters.json", "tls.crt", "tls.key"):
-                    (here / name).write_bytes((directory / "ledger-0" / name).read_bytes())
-            identity = member(root, trust_pb2.ROLE_VALIDATOR, f"hypermesh-ledger-{number}")
-            (here / "falcon").write_bytes(identity.keypair.encode())
-            (here / "falcon.crt").write_bytes(identity.certificate.SerializeToString(deterministic=True))
-            holder = _namespace()
-            client = LedgerClient(f"[fd00:98::{number + 1}]:{PORT}", ca_pem, "localhost")
-            place = Place(number, here, holder, identity, client)
-            places.append(place)
-            inside = ("nsenter", f"--net=/proc/{holder.pid}/ns/net", "--", "ip")
-            run("ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
-            run("ip", "link", "set", f"v{number}", "master", "br0", "up")
-            run(*inside, "link", "set", "lo", "up")
-            run(*inside, "-6", "address", "add", f"{place.address}/64", "dev", "eth0", "nodad")
-            run(*inside, "link", "set", "eth0", "up")
+        for number in numbers:
+            places.append(_place(directory, number, root))
         yield places
     finally:
         await asyncio.gather(*(place.stop() for place in places))
@@ -215,3 +240,14 @@ async def four(directory: Path, root: TrustRoot) -> AsyncIterator[list[Place]]:
             await place.client.close()
             place.holder.terminate()
             place.holder.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def four(directory: Path, root: TrustRoot) -> AsyncIterator[list[Place]]:
+    """Four places on one bridge, nothing started; all stopped at the end."""
+    run("ip", "link", "set", "lo", "up")
+    run("ip", "link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+    run("ip", "-6", "address", "add", "fd00:98::ffff/64", "dev", "br0", "nodad")
+    run("ip", "link", "set", "br0", "up")
+    async with places_for(directory, range(COUNT), root) as places:
+        yield places

@@ -1,0 +1,87 @@
+"""Four validators of one chain that began with one, and what was committed to it; shared by all tests of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from hypermesh.v1 import ledger_pb2
+from hypermesh_clients.mirror import Mirror
+
+from ...builders import TrustRoot
+from ..ledger_fixture import START_S, Ledger, Settled, settle
+from .four_ledgers import COUNT, METRICS, PORT, Place, agree, four
+from .histories import no_fork
+
+ACTIVE = ledger_pb2.VALIDATOR_STATE_ACTIVE
+
+
+class Grown:
+    """Four validators of one chain, and what was committed to it."""
+
+    def __init__(self, places: list[Place], root: TrustRoot) -> None:
+        self.places = places
+        self.root = root
+        self.committed: set[bytes] = set()
+
+    async def commit(self, place: Place, count: int = 3) -> None:
+        for _ in range(count):
+            self.committed.add(await place.commit(self.root, f"someone-{len(self.committed)}"))
+
+    async def lost(self) -> set[bytes]:
+        """What was committed and is missing anywhere."""
+        return self.committed - set.intersection(*[await place.enrolled() for place in self.places])
+
+    async def sound(self) -> None:
+        """All are at one height again, nothing that was committed is missing, and there was never a fork."""
+        height = await agree(self.places)
+        assert await self.lost() == set()
+        compared = await no_fork(self.places)
+        print(f"{len(self.committed)} operations; {compared} of {height} blocks and states compared")
+        assert compared > len(self.committed) // 100
+
+
+@contextlib.asynccontextmanager
+async def grown_to_four(directory: Path) -> AsyncIterator[Grown]:
+    """From one embedded validator, on its chain."""
+    root = TrustRoot()
+    async with four(directory, root) as places:
+        world = Grown(places, root)
+        first = places[0]
+        await first.start(alone=True)
+        alone = await first.until(lambda status: status.height > 1, "block")
+        await world.commit(first)
+        assert await first.seats() == {}
+        await first.stop()
+        for place in places:
+            await place.start()
+        for place in places:
+            await place.until(lambda status: status.height > alone.height, "block of the first validator's chain")
+        for _ in range(240):
+            if [each.state for each in (await first.seats()).values()] == [ACTIVE] * COUNT:
+                break
+            await asyncio.sleep(0.5)
+        else:
+            raise AssertionError(f"they did not join: {await first.seats()}\n{first.log[-3000:]}")
+        after = await first.until(lambda _: True, "answer")
+        assert after.chain_id == alone.chain_id
+        await first.until(lambda status: status.height > after.height + 4, "block of all four")
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def tenants_of(grown: Grown) -> AsyncIterator[Settled]:
+    """An operator, a node with won tickets and its CPU, seen through the first ledger."""
+    first = grown.places[0]
+    pem = (first.directory / "tls.crt").read_bytes()
+    ledger = Ledger(first.directory, grown.root, PORT, METRICS, pem, (), first.client, Mirror(first.client))
+    following = asyncio.create_task(ledger.mirror.run())
+    try:
+        async with asyncio.timeout(START_S):
+            await ledger.mirror.synced.wait()
+        yield await settle(ledger, 100)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

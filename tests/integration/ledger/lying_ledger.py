@@ -1,0 +1,88 @@
+"""The ledger as it is, with one difference: its application lies while a file says how.
+
+    python lying_ledger.py LIE run --home ...       (then the same arguments as hypermesh-ledger)
+
+The file LIE holds a word, and is read at every call, so that one process can be honest, lie, and be honest again:
+
+- `app-hash`: it executes blocks to another state than everybody else, consistently: CometBFT is told, and it is stored;
+- `propose`: its proposals hold what lies in the directory LIE.txs, whatever that is, and it takes them for well formed;
+- `withhold`: its proposals do not leave; PrepareProposal answers when the lie is over.
+
+Each lie told adds a line to LIE.told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from hypermesh_ledger import application, core, main
+from hypermesh_ledger.abci import server
+from hypermesh_ledger.execution import Outcome
+from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+
+
+class Liar:
+    """Wraps the application's methods. Only the test knows of it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def says(self, lie: str) -> bool:
+        return self._file.exists() and self._file.read_text() == lie
+
+    def told(self, lie: str) -> None:
+        with Path(f"{self._file}.told").open("a") as log:
+            log.write(f"{lie}\n")
+
+    def made_up(self) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(Path(f"{self._file}.txs").iterdir())]
+
+    def install(self) -> None:
+        execute, prepare, process = core.execute, server.METHODS["prepare_proposal"], server.METHODS["process_proposal"]
+
+        def executed(*arguments: Any) -> Outcome:
+            outcome = execute(*arguments)
+            if not self.says("app-hash"):
+                return outcome
+            self.told("app-hash")
+            return dataclasses.replace(outcome, writes={**outcome.writes, b"zz/mine": b"all of it"})
+
+        async def prepared(ours: core.Core, request: abci.RequestPrepareProposal) -> abci.ResponsePrepareProposal:
+            if self.says("propose"):
+                self.told("propose")
+                return abci.ResponsePrepareProposal(txs=self.made_up())
+            if self.says("withhold"):
+                self.told("withhold")
+                while self.says("withhold"):  # noqa: ASYNC110 - another process ends it
+                    await asyncio.sleep(0.05)
+            answer: abci.ResponsePrepareProposal = await prepare(ours, request)
+            return answer
+
+        async def processed(ours: core.Core, request: abci.RequestProcessProposal) -> abci.ResponseProcessProposal:
+            if self.says("propose"):
+                return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
+            answer: abci.ResponseProcessProposal = await process(ours, request)
+            return answer
+
+        core.execute = executed
+        server.METHODS["prepare_proposal"], server.METHODS["process_proposal"] = prepared, processed
+
+
+def run() -> int:
+    """The supervisor, or (named by it) the application."""
+    file, *arguments = sys.argv[1:]
+    if arguments[0] == "application":
+        Liar(Path(file)).install()
+        return application.main(arguments[1:])
+    original = main.application_command
+    prefix = [sys.executable, "-P", __file__, file, "application"]
+    main.application_command = lambda options: [*prefix, *original(options)[4:]]
+    return main.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
