@@ -4,7 +4,7 @@
 
 Each row sets a verification beside the making of the same proof (median of the repetitions, interleaved), in
 processor time of this process and its children, which other load on the machine hardly changes; on a quiet machine
-single-threaded steps take as long by the clock. With --production also the work and the delay of the production
+single-threaded steps take as long by the clock. With --production also memory, work and delay with the production
 parameters, once (some minutes). `--k` makes plots of other sizes. Prints a table and writes build/bench/proofs.jsonl.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
 
+from _memory import rows as memory_rows
 from _rows import Row, compared, publish, single
 
 from hypermesh import falcon
@@ -145,6 +146,7 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row]:
         for device in devices:
             yield work(device, DEMO, opencl.multiplier(device), turns)
         yield elapsed(DEMO, turns)
+        yield from memory_rows(turns, arguments.production)
         yield from asyncio.run(epoch(directory, turns))
     if arguments.production:
         yield work("numpy", PRODUCTION, products.multiply_numpy, 1)

@@ -23,7 +23,10 @@ VALIDITY_MS: Final = 10 * 60 * 1000
 """Longest time between a block and the end of an operation's validity (also how long ended ids are remembered)."""
 SIGNATURE_DOMAIN: Final = "operation"
 TICKETLESS: Final = frozenset(
-    {"enrol_node", "commit_work", "prove", "join_validator", "leave_validator", "delegate", "revoke"}
+    {
+        *("enrol_node", "commit_work", "prove", "commit_memory", "prove_memory"),
+        *("join_validator", "leave_validator", "delegate", "revoke"),
+    }
 )
 """Kinds that win tickets instead of spending them, and those that are about no asset: validators', and delegations."""
 

@@ -49,6 +49,7 @@ class View:
     work_tickets: dict[tuple[bytes, bytes], proofs_pb2.Ticket] = field(default_factory=dict)
     work_seeds: dict[bytes, ledger_pb2.WorkSeed] = field(default_factory=dict)
     delegations: dict[bytes, ledger_pb2.Delegations] = field(default_factory=dict)
+    memories: dict[tuple[bytes, bytes], ledger_pb2.MemoryRecord] = field(default_factory=dict)
     epoch: ledger_pb2.Epoch = field(default_factory=ledger_pb2.Epoch)
     genesis: ledger_pb2.Genesis = field(default_factory=ledger_pb2.Genesis)
     chain_id: str = ""
@@ -75,6 +76,8 @@ class View:
                 self.work_seeds[change.work_seed.node] = change.work_seed
             case "delegations":
                 self.delegations[change.delegations.owner] = change.delegations
+            case "memory":
+                self.memories[change.memory.node, change.memory.commitment.asset] = change.memory
             case "epoch":
                 self.epoch = change.epoch
             case "block":
@@ -183,6 +186,11 @@ class Mirror:
     def delegations(self) -> dict[bytes, ledger_pb2.Delegations]:
         """What owners have let others do, by the owner's key id; those that have ended too."""
         return self._view.delegations
+
+    @property
+    def memories(self) -> dict[tuple[bytes, bytes], ledger_pb2.MemoryRecord]:
+        """What was committed and shown, by node key id and asset id; empty where the chain asks for no memory."""
+        return self._view.memories
 
     def age(self) -> float:
         """Seconds since the ledger's last word; infinite before the first."""

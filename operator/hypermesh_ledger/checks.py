@@ -34,7 +34,9 @@ class Signature:
 class Proof:
     """A proof of space, work or time against its challenge; all messages serialized deterministically.
 
-    subject is the node (space, time) or the device (work); seed and root are the work commitment's.
+    subject is the node (space, time) or the device (work); seed and root are the work commitment's. A proof of space
+    with a root is one of memory: root is then the whole MemoryCommitment, seed the one drawn for it, subject the
+    memory's owner.
     """
 
     kind: int
@@ -74,6 +76,11 @@ def _verify_proof(check: Proof) -> None:
     parameters = proofs_pb2.ProofParameters.FromString(check.parameters)
     try:
         match check.kind:
+            case proofs_pb2.PROOF_KIND_SPACE if check.root:
+                memory = proofs_pb2.MemoryProof.FromString(check.proof)
+                commitment = proofs_pb2.MemoryCommitment.FromString(check.root)
+                asked = parameters.memory
+                proofs.verify_memory(check.subject, check.challenge, check.seed, commitment, memory, asked)
             case proofs_pb2.PROOF_KIND_SPACE:
                 space = proofs_pb2.SpaceProof.FromString(check.proof)
                 proofs.verify_space(check.subject, check.challenge, space, parameters)

@@ -28,6 +28,9 @@ PROVEN: Final = b"proven/"
 DUE: Final = b"due/"
 ENDED: Final = b"ended/"
 VALIDATOR: Final = b"validator/"
+MEMORY: Final = b"memory/"
+MEMORY_OPEN: Final = b"memory-open/"
+MEMORY_ASKED: Final = b"memory-asked"
 EVIDENCE: Final = b"evidence/"
 ATTENDANCE: Final = b"attendance"
 TRUST: Final = b"trust/"
@@ -111,6 +114,21 @@ def due(expires_ms: int, allocation_id: bytes) -> bytes:
 def ended(forget_ms: int, allocation_id: bytes) -> bytes:
     """Index of ended allocations by the time they are forgotten."""
     return ENDED + u64(forget_ms) + allocation_id
+
+
+def memories(node_id: bytes) -> bytes:
+    """Prefix of all memories of one node."""
+    return MEMORY + node_id
+
+
+def memory(node_id: bytes, asset_id: bytes) -> bytes:
+    """-> MemoryRecord"""
+    return memories(node_id) + asset_id
+
+
+def memory_open(node_id: bytes, asset_id: bytes) -> bytes:
+    """Index of memory commitments that wait for their seed, those of the newest block."""
+    return MEMORY_OPEN + node_id + asset_id
 
 
 def validator(seat: bytes) -> bytes:

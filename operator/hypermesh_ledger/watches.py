@@ -127,7 +127,8 @@ class Watches:
 
     async def _copy(self, node: bytes) -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The newest state's records in batches, other work and new blocks coming between them."""
-        for prefix in (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.ALLOCATION, keys.DELEGATIONS):
+        watched = (keys.NODE, keys.ASSET, keys.TICKET, keys.SEED, keys.MEMORY, keys.ALLOCATION, keys.DELEGATIONS)
+        for prefix in watched:
             last: bytes | None = prefix
             while last is not None:
                 last, changes = self._some(prefix, last)
@@ -172,6 +173,8 @@ def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:
         yield ledger_pb2.Change(work_seed=ledger_pb2.WorkSeed.FromString(value))
     elif kind == keys.DELEGATIONS:
         yield ledger_pb2.Change(delegations=ledger_pb2.Delegations.FromString(value))
+    elif kind == keys.MEMORY:
+        yield ledger_pb2.Change(memory=ledger_pb2.MemoryRecord.FromString(value))
 
 
 def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
@@ -191,4 +194,6 @@ def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:
         case "delegations":
             given = change.delegations
             return given.owner == node or any(each.delegate == node for each in given.delegations)
+        case "memory":
+            return change.memory.node == node
     return True

@@ -28,11 +28,12 @@ OF_THE_ASSET: Final = frozenset(
         Reason.AssetPaused,
         Reason.AssetRetired,
         Reason.InsufficientCapacity,
+        Reason.MemoryNotShown,
         Reason.NoSuchAsset,
         Reason.PriceTooHigh,
         Reason.PrivacyForbidden,
         Reason.TrustTooLow,
-        *(reason for reason in Reason if reason.startswith(("SpaceTicket", "WorkTicket", "TimeTicket"))),
+        *(each for each in Reason if each.startswith(("SpaceTicket", "WorkTicket", "TimeTicket", "MemoryTicket"))),
     }
 )
 """Another asset may do."""

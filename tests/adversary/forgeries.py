@@ -26,6 +26,8 @@ LAWFUL = (
     "valid_until_ms",
     "commit_work.commitments",
     "prove.space.answers[]",
+    "commit_memory.commitment.slabs",
+    "commit_memory.commitment.root",
     "register_asset.name",
     "register_asset.capacity",
     "register_asset.sharing",
@@ -54,6 +56,8 @@ STRANGER = frozenset({Reason.UnknownSigner, Reason.RoleForbidden, Reason.BadSign
 """Of an operation signed by somebody else in their own name; and what OF_STRANGERS says of its kind."""
 OF_STRANGERS = {
     "prove": {Reason.NotCommitted},
+    "commit_memory": {Reason.IdentifierWrong},
+    "prove_memory": {Reason.NotCommitted},
     "register_asset": {Reason.IdentifierWrong},
     "allocate": {Reason.IdentifierWrong},
     "join_validator": {Reason.PossessionUnproven},
@@ -71,6 +75,14 @@ EXPECTED: dict[str, set[Reason]] = {
     "prove.space": {Reason.SpaceProofInvalid},
     "prove.work": {Reason.WorkProofInvalid},
     "prove.time": {Reason.TimeProofInvalid},
+    "commit_memory.epoch": {Reason.EpochWrong},
+    "commit_memory.commitment.asset": {Reason.Malformed, Reason.IdentifierWrong},
+    "commit_memory.hardware_id": {Reason.Malformed, Reason.IdentifierWrong},
+    "commit_memory.": {Reason.Malformed},
+    "prove_memory.epoch": {Reason.EpochWrong, Reason.NotCommitted},
+    "prove_memory.proof.asset": {Reason.Malformed, Reason.NotCommitted},
+    "prove_memory.proof.paths": {Reason.SpaceProofInvalid},
+    "prove_memory.": {Reason.Malformed},
     "register_asset.asset_id": {Reason.IdentifierWrong},
     "register_asset.type": {Reason.Malformed, Reason.IdentifierWrong},
     "register_asset.hardware_id": {Reason.Malformed, Reason.IdentifierWrong},
@@ -203,6 +215,15 @@ def out_of_bounds(operation: ledger_pb2.Operation) -> Iterator[tuple[str, ledger
         case "prove":
             answers = list(operation.prove.space.answers)
             values["space.answers"] = [[], answers[:1], [*answers, answers[-1]], answers[::-1], answers[:1] * 8]
+        case "commit_memory":
+            values |= {
+                "commitment.slabs": [0, (1 << 32) - 1],
+                "commitment.root": [b"", b"x" * 31, b"x" * 33],
+                "hardware_id": ["", "x" * 254, "ram-1"],
+            }
+        case "prove_memory":
+            paths = list(operation.prove_memory.proof.paths)
+            values["proof.paths"] = [[], paths[:-1], [*paths, paths[-1]], [paths[1], paths[0], *paths[2:]]]
         case "register_asset":
             values |= {"name": ["", "x" * 254], "capacity": [0], **sharing}
         case "update_asset":

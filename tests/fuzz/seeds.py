@@ -44,9 +44,14 @@ def _made() -> dict[str, Sequence[bytes]]:
         ],
         time=proofs_pb2.TimeProof(iterations=200_000, output=bytes([3, 0]) + bytes(198)),
     )
+    remembered = ledger_pb2.ProveMemory(
+        epoch=7,
+        proof=proofs_pb2.MemoryProof(asset=NODE, paths=[proofs_pb2.MemoryPath(siblings=[HASH] * 4)] * 32),
+    )
     kinds = [
         ledger_pb2.Operation(enrol_node=ledger_pb2.EnrolNode(certificate=node.certificate)),
         ledger_pb2.Operation(prove=prove),
+        ledger_pb2.Operation(prove_memory=remembered),
         ledger_pb2.Operation(register_asset=cpu),
         ledger_pb2.Operation(allocate=allocation(node, cpu, "u", 1)),
         ledger_pb2.Operation(release=ledger_pb2.Release(allocation_id=HASH)),

@@ -1,12 +1,16 @@
 """What is asked of whom: every challenge of an epoch follows from chain, beacon, node and epoch by hashing.
 
 beacon → challenge c → J sub-challenges of the plot, a key per device for the matrices, the VDF's discriminant;
-the opening seed, drawn after the commitments are final, → which tiles are to be shown.
+the opening seed, drawn after the commitments are final, → which tiles and blocks are to be shown. What memory is
+filled with does not depend on the epoch; which of its labels are read does.
 """
 
 from __future__ import annotations
 
-from hypermesh.digests import digest, u32, u64
+import hashlib
+from collections.abc import Iterator
+
+from hypermesh.digests import digest, preimage, u32, u64
 from hypermesh.v1 import proofs_pb2
 
 
@@ -47,6 +51,42 @@ def work_samples(seed: bytes, device: bytes, root: bytes, params: proofs_pb2.Pro
         drawn = digest("work/sample", seed, device, root, u32(index))
         number = int.from_bytes(drawn[:16], "big")
         samples.append((number // tiles % params.work_rounds, number % tiles))
+    return samples
+
+
+def memory_owner(chain_id: str, node: bytes) -> bytes:
+    """Whom memory is filled for, 32 bytes: a node (key id) on one chain, so that no fill serves two."""
+    return digest("memory/owner", chain_id.encode(), node)
+
+
+def memory_key(owner: bytes, asset: bytes, params: proofs_pb2.MemoryParameters) -> bytes:
+    """Password of every block in the memory of one asset (id) of a memory_owner, 32 bytes; the same in every epoch."""
+    return digest("memory/key", owner, asset, u32(params.block_kib), u32(params.passes))
+
+
+def memory_question(c: bytes, asset: bytes, slabs: int) -> bytes:
+    """What an epoch asks of one memory, 32 bytes; so what it answers can't be shown as another size's, or another's."""
+    return digest("memory/question", c, asset, u32(slabs))
+
+
+def memory_places(question: bytes, block: int, params: proofs_pb2.MemoryParameters) -> Iterator[int]:
+    """Which labels of a block an epoch reads, in order: places below block_kib · 16, some perhaps twice.
+
+    Drawn by SHAKE-256 (FIPS 202), all of them in one call: a node draws for each of its blocks.
+    """
+    drawn = hashlib.shake_256(preimage("memory/places", question, u64(block))).digest(2 * params.labels)
+    last = params.block_kib * 16 - 1  # a power of two less one: every place is as likely as the others
+    return (int.from_bytes(drawn[at : at + 2], "big") & last for at in range(0, len(drawn), 2))
+
+
+def memory_samples(
+    seed: bytes, commitment: proofs_pb2.MemoryCommitment, blocks: int, params: proofs_pb2.MemoryParameters
+) -> list[int]:
+    """The blocks that must be opened, in order; blocks may repeat. `seed` is drawn after the commitment is final."""
+    samples = []
+    for index in range(params.samples):
+        drawn = digest("memory/sample", seed, commitment.asset, u32(commitment.slabs), commitment.root, u32(index))
+        samples.append(int.from_bytes(drawn[:16], "big") % blocks)
     return samples
 
 

@@ -6,7 +6,7 @@ PRODUCTION is what the numbers of docs/concepts/proofs.md are about. Both are me
 
 from __future__ import annotations
 
-from hypermesh.v1.proofs_pb2 import ProofParameters
+from hypermesh.v1.proofs_pb2 import MemoryParameters, ProofParameters
 
 DEMO = ProofParameters(
     epoch_ms=60_000,
@@ -36,6 +36,24 @@ PRODUCTION = ProofParameters(
     vdf_discriminant_bits=1024,
 )
 
+MEMORY_DEMO = MemoryParameters(
+    slab_bytes=16 << 20,
+    block_kib=256,
+    passes=6,
+    labels=64,
+    samples=128,
+    deadline_ms=15_000,
+)
+
+MEMORY_PRODUCTION = MemoryParameters(
+    slab_bytes=64 << 20,
+    block_kib=256,
+    passes=6,
+    labels=64,
+    samples=264,
+    deadline_ms=3_000,
+)
+
 # chiapos plots k 18 … 50; 40 keeps one proof at 320 bytes. Below 2**17 an int32 sum of int8 products is exact.
 _RANGES = {
     "epoch_ms": (1_000, 86_400_000),
@@ -51,6 +69,18 @@ _RANGES = {
     "vdf_discriminant_bits": (1_024, 1_024),
 }
 _POWERS_OF_TWO = ("work_n", "work_tile")
+# Below 256 KiB and 4 passes Argon2d yields to trading time for memory; few labels or samples show next to nothing.
+_MEMORY_RANGES = {
+    "slab_bytes": (1 << 20, 1 << 30),
+    "block_kib": (256, 4_096),
+    "passes": (4, 256),
+    "labels": (16, 1_024),
+    "samples": (32, 1_024),
+    "deadline_ms": (1_000, 43_200_000),
+}
+_MEMORY_DEPTH = 24
+_MEMORY_WORK_KIB = 4 << 20
+"""KiB of Argon2d, all passes counted, that a verifier may be made to compute for one proof: two seconds."""
 
 
 class ParametersInvalid(ValueError):
@@ -77,4 +107,32 @@ def validate(params: ProofParameters) -> None:
         raise ParametersInvalid(
             f"a work proof of {params.work_samples} openings with {opening} bytes each doesn't fit a "
             "transaction: lower work_samples or work_tile"
+        )
+    if params.HasField("memory"):
+        _validate_memory(params.memory, params.epoch_ms)
+
+
+def _validate_memory(params: MemoryParameters, epoch_ms: int) -> None:
+    for name, (low, high) in _MEMORY_RANGES.items():
+        value = getattr(params, name)
+        if not low <= value <= high:
+            raise ParametersInvalid(f"memory parameter {name} is {value}: choose from {low} to {high}")
+    for name in ("slab_bytes", "block_kib"):
+        value = getattr(params, name)
+        if value & (value - 1):
+            raise ParametersInvalid(f"memory parameter {name} is {value}: choose a power of two")
+    if params.deadline_ms > epoch_ms // 2:
+        raise ParametersInvalid(
+            f"memory parameter deadline_ms is {params.deadline_ms}: choose at most half of epoch_ms, {epoch_ms}"
+        )
+    path = 34 * _MEMORY_DEPTH + 4
+    if path * params.samples > 768 * 1024:
+        raise ParametersInvalid(
+            f"a memory proof of {params.samples} paths with up to {path} bytes each doesn't fit a transaction: "
+            "lower samples"
+        )
+    if params.samples * params.block_kib * params.passes > _MEMORY_WORK_KIB:
+        raise ParametersInvalid(
+            f"a memory proof makes {params.samples} blocks of {params.block_kib} KiB in {params.passes} passes again: "
+            "lower samples, passes or block_kib"
         )

@@ -31,6 +31,11 @@ def space_ticket(node: bytes, epoch: int, c: bytes) -> bytes:
     return ticket_hash(proofs_pb2.PROOF_KIND_SPACE, node, epoch, c)
 
 
+def memory_ticket(node: bytes, epoch: int, c: bytes, commitment: proofs_pb2.MemoryCommitment) -> bytes:
+    """Ticket of a verified memory proof: binds the committed answers and what they were said to be of."""
+    return digest("ticket/memory", node, u64(epoch), c, commitment.asset, u32(commitment.slabs), commitment.root)
+
+
 def stake_ticket_hash(
     signer_key_id: bytes, role: trust_pb2.Role, certificate: trust_pb2.Certificate, epoch: int
 ) -> bytes:

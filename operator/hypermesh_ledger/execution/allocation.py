@@ -13,7 +13,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution import behaviour, delegation
+from hypermesh_ledger.execution import behaviour, delegation, memory
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.registration import expected_address, parse_grains, take_address
 from hypermesh_ledger.execution.tickets import require_tickets
@@ -47,6 +47,7 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
     if operation.amount > free:
         text = f"{record.registration.name} has {free} free, {operation.amount} are asked for."
         raise Refused(Reason.InsufficientCapacity, text)
+    memory.grant(context, record.node, record.registration, operation.amount)
     counters = (addressing.allocation_counter(operation.allocation_id, each) for each in range(ADDRESS_ATTEMPTS))
     if operation.address_counter not in counters:
         text = f"The address counter {operation.address_counter} does not follow from the allocation's id."

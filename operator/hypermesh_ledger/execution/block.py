@@ -1,8 +1,8 @@
 """execute: one block on one state, and judge: one transaction in it.
 
-Order within a block: a new epoch when it is time, who was silent through those before, leases that are over, who of
-the validators was there or lied, then the transactions one by one. A refused transaction leaves nothing behind but its
-result.
+Order within a block: a new epoch when it is time, who was silent through those before, seeds for what memory
+committed, leases that are over, who of the validators was there or lied, then the transactions one by one. A refused
+transaction leaves nothing behind but its result.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hypermesh_ledger.execution import (
     delegation,
     enrolment,
     epochs,
+    memory,
     proving,
     registration,
     validators,
@@ -70,6 +71,8 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
     if genesis.trust_rules:
         behaviour.turn(fork, before.number, epoch, genesis.proofs.epoch_ms)
         behaviour.sweep(fork, epoch.number)
+    if genesis.proofs.HasField("memory"):
+        memory.settle(fork, genesis, before, epoch, block.time_ms, block.hash)
     allocation.expire(fork, block.time_ms, block.height)
     validators.attend(fork, block.height, block.time_ms, block.votes, block.lies)
     results: list[Result] = []
@@ -131,6 +134,10 @@ def _judge(context: Context) -> int:
             return proving.commit_work(context, signer, operation.commit_work)
         case "prove":
             return proving.prove(context, signer, operation.prove)
+        case "commit_memory":
+            return memory.commit_memory(context, signer, operation.commit_memory)
+        case "prove_memory":
+            return memory.prove_memory(context, signer, operation.prove_memory)
         case "register_asset":
             return registration.register_asset(context, signer, operation.register_asset)
         case "update_asset":

@@ -8,7 +8,7 @@ from hypermesh import addressing, operations, quantities
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution import behaviour, delegation
+from hypermesh_ledger.execution import behaviour, delegation, memory
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.tickets import require_tickets
 
@@ -31,6 +31,7 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
         text = f"The registration of {operation.name} follows revision {operation.revision}, not {follows}."
         raise Refused(Reason.RevisionConflict, text)
     require_tickets(context, signer, signer.key_id, operation.work_device)
+    memory.require_shown(context, signer.key_id, operation, operation.capacity)
     address = expected_address(signer, operation, operation.address_counter)
     take_address(context, operation.address, address, operation.asset_id)
     record = ledger_pb2.AssetRecord(
@@ -53,6 +54,9 @@ def update_asset(context: Context, signer: Signer, operation: ledger_pb2.UpdateA
     if signer.key_id != record.node and operation.capacity != record.registration.capacity:
         text = f"The capacity of {record.registration.name} is its own node's to tell."
         raise Refused(Reason.RoleForbidden, text)
+    if operation.capacity > record.registration.capacity:
+        wanted = operation.capacity - record.reserved
+        memory.require_shown(context, record.node, record.registration, wanted)
     record.registration.capacity = operation.capacity
     _share(record, operation.sharing, signer.key_id == record.node)
     record.revision += 1

@@ -18,7 +18,7 @@ _FIRST: Final = frozenset(
     {
         *("release", "retire_asset"),
         *("enrol_node", "join_validator", "leave_validator", "revoke"),
-        *("commit_work", "prove"),
+        *("commit_work", "prove", "commit_memory", "prove_memory"),
     }
 )
 

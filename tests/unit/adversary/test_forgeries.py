@@ -17,19 +17,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from hypermesh import operations
+from hypermesh.proofs.challenges import memory_owner
+from hypermesh.proofs.parameters import MEMORY_DEMO
 from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Check, verify_now
 from hypermesh_ledger.execution import Block, Vote, execute, judge
+from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import address_of, possession, seat_of
 
 from ...adversary.forgeries import forgeries
+from ...adversary.memories import Claim, block
 from ...adversary.scenes import Forgery, Original, Scene, sign
 from ...builders import Member, TrustRoot, allocation, member, registration
+from ..ledger.proofs import asked as challenged
 from ..ledger.proofs import commitment, proof, small
-from ..ledger.world import CHAIN, CPU, MEMORY, SPACE, TIME, WORK, World
+from ..ledger.world import CHAIN, CPU, MEMORY, SPACE, STORAGE, TIME, WORK, World
 
 LEAST = 10_000
 IN_A_BLOCK = 500
@@ -37,6 +42,8 @@ AGAIN = {
     "enrol_node": None,
     "commit_work": None,
     "prove": Reason.AlreadyProven,
+    "commit_memory": None,
+    "prove_memory": Reason.AlreadyProven,
     "register_asset": None,
     "update_asset": Reason.RevisionConflict,
     "retire_asset": Reason.AssetRetired,
@@ -85,6 +92,14 @@ def consensus_key(who: Member) -> MLDSA65PrivateKey:
     return MLDSA65PrivateKey.from_seed_bytes(who.key_id)
 
 
+def with_memory() -> proofs_pb2.ProofParameters:
+    """Small ones, with a few blocks of memory."""
+    params = small()
+    params.memory.CopyFrom(MEMORY_DEMO)
+    params.memory.slab_bytes, params.memory.samples, params.memory.passes = 1 << 20, 32, 4
+    return params
+
+
 class Stage(World):
     """A world with a past: two nodes and two operators of two clusters, assets, an allocation, tickets of two epochs.
 
@@ -93,7 +108,7 @@ class Stage(World):
     """
 
     def __init__(self, root: TrustRoot, plot: Path) -> None:
-        super().__init__(root, small())
+        super().__init__(root, with_memory())
         self.operator = self.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator")
         self.stranger = self.enrol(trust_pb2.ROLE_OPERATOR, "other-operator", cluster=2, cluster_uid=OTHER_CLUSTER)
         self.validator = self.enrol(trust_pb2.ROLE_VALIDATOR, "ledger-0")
@@ -113,7 +128,7 @@ class Stage(World):
         self.win(self.node, self.cpu_id, self.second_id)
         self.win(self.neighbour, self.neighbour_cpu)
         self.cpu = self.register(self.node, registration(self.node, CPU, "cpu-0", 100, price="1000"))
-        self.idle = self.register(self.node, registration(self.node, MEMORY, "mem-1", 7, work_device=self.cpu_id))
+        self.idle = self.register(self.node, registration(self.node, STORAGE, "pool-1", 7, work_device=self.cpu_id))
         self.register(self.neighbour, registration(self.neighbour, CPU, "cpu-0", 100))
         self.fresh_cpu = self.fresh.asset_id(CPU, "cpu-0")
         self.win(self.fresh, self.fresh_cpu)
@@ -123,6 +138,12 @@ class Stage(World):
         device = self.prover.asset_id(CPU, "cpu-0")
         assert self.do(self.tx(self.prover, commit_work=commitment(self, self.prover, device))).reason is None
         self.proof = proof(self, self.prover, plot)
+        claimed = self.claim(self.prover)
+        assert self.do(self.tx(self.prover, commit_memory=self.commit(claimed))).reason is None
+        self.block()
+        held = read(self.state, keys.memory(self.prover.key_id, claimed.commitment.asset), ledger_pb2.MemoryRecord)
+        assert held is not None
+        self.shown = ledger_pb2.ProveMemory(epoch=self.epoch.number, proof=claimed.proof(held.seed))
         self.founder, self.waiting, self.candidate = (
             self.enrol(trust_pb2.ROLE_VALIDATOR, f"ledger-{number}") for number in (1, 2, 3)
         )
@@ -136,6 +157,16 @@ class Stage(World):
         given = ledger_pb2.Delegate(delegate=self.prover.key_id, rights=[2], until_ms=self.now_ms + 86_400_000)
         for owner in (self.node, self.operator):
             assert self.do(self.tx(owner, delegate=given)).reason is None
+
+    def claim(self, node: Member) -> Claim:
+        """Two slabs of a node's memory, really filled."""
+        params, asset = self.genesis.proofs.memory, node.asset_id(MEMORY, "ram-0")
+        c = challenged(self, node)
+        owner = memory_owner(CHAIN, node.key_id)
+        return Claim(owner, asset, c, 2, params, lambda number: block(owner, asset, number, params))
+
+    def commit(self, claimed: Claim) -> ledger_pb2.CommitMemory:
+        return ledger_pb2.CommitMemory(epoch=self.epoch.number, commitment=claimed.commitment, hardware_id="ram-0")
 
     def joining(self, who: Member) -> ledger_pb2.JoinValidator:
         """With a consensus key of its own."""
@@ -151,7 +182,7 @@ class Stage(World):
         update = ledger_pb2.UpdateAsset(asset_id=self.cpu.asset_id, revision=1, capacity=90, sharing=self.cpu.sharing)
         asked = allocation(self.node, self.cpu, "asked", 5)
         asked.max_price_per_hour, asked.min_trust_score = "1000", 1
-        memory = registration(self.node, MEMORY, "mem-0", 1 << 30, work_device=self.cpu_id)
+        pool = registration(self.node, STORAGE, "pool-0", 1 << 30, work_device=self.cpu_id)
         work = commitment(self, self.fresh, self.fresh_cpu)
         leave = ledger_pb2.Delegate(
             delegate=self.fresh.key_id, rights=[1], until_ms=self.now_ms + 86_400_000, revision=1
@@ -163,7 +194,9 @@ class Stage(World):
                 Original(self.newcomer, self.operation(enrol_node={"certificate": self.newcomer.certificate})),
                 Original(self.fresh, self.operation(commit_work=work)),
                 Original(self.prover, self.operation(prove=self.proof)),
-                Original(self.node, self.operation(register_asset=memory), own),
+                Original(self.fresh, self.operation(commit_memory=self.commit(self.claim(self.fresh)))),
+                Original(self.prover, self.operation(prove_memory=self.shown)),
+                Original(self.node, self.operation(register_asset=pool), own),
                 Original(self.node, self.operation(update_asset=update), own),
                 Original(self.node, self.operation(retire_asset={"asset_id": self.idle.asset_id, "revision": 1}), own),
                 Original(self.operator, self.operation(allocate=asked), refs),
@@ -280,6 +313,7 @@ def test_a_replay_changes_nothing_twice_nor_anywhere_else(tmp_path: Path) -> Non
     elsewhere.state.write({keys.CHAIN_ID: b"hypermesh-other"})
     assert {result.reason for result in elsewhere.block(*txs)} == {Reason.WrongChain}
     assert [result.reason for result in here.block(*txs)] == [None] * len(txs)
+    here.block()  # draws the seed for the memory
     committed = dict(here.state.entries)
     for result, original in zip(here.block(*txs), again.originals, strict=True):
         assert result.reason == AGAIN[original.kind], original.kind

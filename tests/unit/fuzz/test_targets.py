@@ -36,7 +36,7 @@ def test_mutated_inputs_find_nothing(name: str) -> None:
 def test_the_first_inputs_are_accepted_where_anything_is() -> None:
     """Fuzzing from what is refused at the first byte would try nothing."""
     kinds = {operations.decode(each).kind for each in seeds("operation")}
-    assert kinds == {"enrol_node", "prove", "register_asset", "allocate", "release"}
+    assert kinds == {"enrol_node", "prove", "prove_memory", "register_asset", "allocate", "release"}
     outer = trust_pb2.Certificate.FromString(seeds("certificate")[0])
     assert certificates.decode(outer).subject == "node-1"
     assert addressing.parse(seeds("address")[0]).address.packed == seeds("address")[0]

@@ -25,6 +25,7 @@ from ...builders import Member, TrustRoot, member, registration
 
 CHAIN = "hypermesh-test"
 CPU, MEMORY = ledger_pb2.ASSET_TYPE_CPU, ledger_pb2.ASSET_TYPE_MEMORY
+STORAGE = ledger_pb2.ASSET_TYPE_STORAGE
 SPACE, WORK, TIME = proofs_pb2.PROOF_KIND_SPACE, proofs_pb2.PROOF_KIND_WORK, proofs_pb2.PROOF_KIND_TIME
 Parts = dict[str, Any]
 

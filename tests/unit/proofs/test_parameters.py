@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from hypermesh.proofs.parameters import DEMO, PRODUCTION, ParametersInvalid, validate
-from hypermesh.v1.proofs_pb2 import ProofParameters
+from hypermesh.proofs.parameters import DEMO, MEMORY_DEMO, MEMORY_PRODUCTION, PRODUCTION, ParametersInvalid, validate
+from hypermesh.v1.proofs_pb2 import MemoryParameters, ProofParameters
+
+PLAIN_FIELDS = [field.name for field in ProofParameters.DESCRIPTOR.fields if field.name != "memory"]
+
+
+def with_memory(params: ProofParameters, memory: MemoryParameters) -> ProofParameters:
+    both = ProofParameters()
+    both.CopyFrom(params)
+    both.memory.CopyFrom(memory)
+    return both
 
 
 @pytest.mark.parametrize("params", [DEMO, PRODUCTION])
@@ -16,7 +25,38 @@ def test_ours_are_valid(params: ProofParameters) -> None:
     validate(params)
 
 
-@pytest.mark.parametrize("field", [field.name for field in ProofParameters.DESCRIPTOR.fields])
+@pytest.mark.parametrize(("params", "memory"), [(DEMO, MEMORY_DEMO), (PRODUCTION, MEMORY_PRODUCTION)])
+def test_ours_are_valid_with_memory(params: ProofParameters, memory: MemoryParameters) -> None:
+    validate(with_memory(params, memory))
+
+
+@pytest.mark.parametrize("field", [field.name for field in MemoryParameters.DESCRIPTOR.fields])
+@pytest.mark.parametrize("value", [0, 2**32 - 1])
+def test_every_memory_field_has_a_range(field: str, value: int) -> None:
+    params = with_memory(DEMO, MEMORY_DEMO)
+    setattr(params.memory, field, value)
+    with pytest.raises(ParametersInvalid, match=field):
+        validate(params)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("slab_bytes", 3 << 20, "power of two"),
+        ("block_kib", 300, "power of two"),
+        ("deadline_ms", 31_000, "at most half of epoch_ms"),
+        ("samples", 1024, "doesn't fit a transaction"),
+        ("passes", 256, "lower samples, passes or block_kib"),
+    ],
+)
+def test_memory_refusals_tell_what_to_do(field: str, value: int, message: str) -> None:
+    params = with_memory(DEMO, MEMORY_DEMO)
+    setattr(params.memory, field, value)
+    with pytest.raises(ParametersInvalid, match=message):
+        validate(params)
+
+
+@pytest.mark.parametrize("field", PLAIN_FIELDS)
 @pytest.mark.parametrize("value", [0, 2**32 - 1])
 def test_every_field_has_a_range(field: str, value: int) -> None:
     if (field, value) == ("grace_epochs", 0):
