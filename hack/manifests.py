@@ -53,6 +53,7 @@ CHART_VARIANTS: dict[str, tuple[str, ...]] = {
     "monitored": (
         "--set=monitoring.dashboards.enabled=true,monitoring.rules.enabled=true,monitoring.podMonitor.enabled=true",
     ),
+    "four-validators": ("--set=ledger.validators=4",),
 }
 """Arguments of `helm template`. What a template makes in none of them is seen by no schema: `unseen` finds it."""
 SOURCE = re.compile(r"^# Source: hypermesh/(templates/\S+)$", re.MULTILINE)

@@ -109,6 +109,15 @@ class LedgerClient:
         response: ledger_pb2.BlockResponse = await self._held(self._stub.Block, request, timeout)
         return response
 
+    async def light_block(self, height: int, timeout: float = 5.0) -> ledger_pb2.LightBlockResponse:  # noqa: ASYNC109
+        """Header, commit, validators and consensus parameters of a block, not checked here.
+
+        Raises NotHeld with CometBFT's sentence, LedgerUnavailable.
+        """
+        request = ledger_pb2.LightBlockRequest(height=height)
+        response: ledger_pb2.LightBlockResponse = await self._held(self._stub.LightBlock, request, timeout)
+        return response
+
     async def get_allocation(
         self,
         allocation_id: bytes,

@@ -1,6 +1,7 @@
 """The application process: ABCI on a unix socket for CometBFT, gRPC for everybody else, probes for Kubernetes.
 
-Start order: probes (not ready, with the reason) -> federation -> peers, if any -> directory -> state -> ABCI -> first
+Start order: probes (not ready, with the reason) -> federation -> peers, if any -> directory
+(or what is to be fetched for it) -> state -> ABCI -> first
 heartbeat, which makes the supervisor start CometBFT -> gRPC. Started by the supervisor only, with the ledger's
 directory as its current one and a pipe for heartbeats.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -21,21 +23,22 @@ import uvloop
 from hypermesh import falcon
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients import serving
-from hypermesh_ledger import federation, home, peering
+from hypermesh_ledger import federation, fetching, home, light_proxy, peering, rpc
 from hypermesh_ledger.abci.server import AbciServer
 from hypermesh_ledger.candidacy import Candidacy, falcon_key
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import Interrupted, Unrunnable
+from hypermesh_ledger.errors import CometbftSilent, HomeUnusable, Interrupted, Restored, Unrunnable
 from hypermesh_ledger.genesis import make_genesis
 from hypermesh_ledger.ingress import Peer, make_peer_server, make_server
+from hypermesh_ledger.joining import Own
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.node_key import node_id
-from hypermesh_ledger.options import add_application_options, proof_parameters
+from hypermesh_ledger.options import SNAPSHOT_INTERVAL, add_application_options, proof_parameters
 from hypermesh_ledger.peering import Peers
 from hypermesh_ledger.pool import Pool
-from hypermesh_ledger.retention import KeepAll
+from hypermesh_ledger.retention import WithPeers
 from hypermesh_ledger.snapshots import Snapshots
-from hypermesh_ledger.store import Store
+from hypermesh_ledger.store import Store, committed_height
 from hypermesh_ledger.supervisor import EX_CONFIG
 from hypermesh_ledger.verdicts import Verdicts
 from hypermesh_ledger.verifier import Verifier
@@ -46,9 +49,10 @@ HEARTBEAT_S: Final = 1.0
 SILENT_S: Final = 10.0
 """Not ready when the newest commit is older than this."""
 GRACE_S: Final = 2.0
+RESTORED_LOOK_S: Final = 0.2
 BEHIND_BLOCKS: Final = 50
 """Not ready, and no candidate, when a peer is further ahead than this."""
-GENESIS: Final = Path("config/genesis.json")
+GENESIS: Final = peering.GENESIS
 VALIDATOR_KEY: Final = Path("config/priv_validator_key.json")
 NODE_KEY: Final = Path("config/node_key.json")
 FALCON_KEY: Final = Path("config/falcon_key")
@@ -62,10 +66,17 @@ class Progress:
         self.height = 0
         self._moved: float | None = None
         self.peers: Peers | None = None
+        self.restore: fetching.Steps | None = None
 
-    def begin(self, core: Core) -> None:
+    def begin(self, core: Core, *, restores: bool = False) -> None:
         """The blocks that are there already say nothing about whether CometBFT makes more."""
         self._core, self.height = core, core.store.head.height
+        if restores:
+            self.restore = fetching.Steps(lambda: (core.restored, core.applied), time.monotonic)
+
+    def snapshots(self) -> list[int]:
+        """Heights of those that peers can have."""
+        return self._core.snapshots.settled(self.height) if self._core else []
 
     def look(self) -> None:
         """Notice a new height."""
@@ -78,6 +89,8 @@ class Progress:
         self.look()
         if self._core is None:
             return "waiting for TrustChain's root and certificate"
+        if self.restore is not None:
+            return f"fetching a snapshot of the state from a peer: {self._core.applied} parts so far"
         if self._moved is None:
             return f"no block yet since the start at height {self.height}"
         if self.peers is not None and self.behind():
@@ -95,6 +108,8 @@ class Progress:
     def heartbeat(self) -> bytes:
         """The height; and with peers, the greatest of theirs, so that the supervisor knows whose fault a stop is."""
         self.look()
+        if self.restore is not None and not self.restore.silent():
+            return b"0 0\n"
         return f"{self.height}\n".encode() if self.peers is None else f"{self.height} {self.peers.best}\n".encode()
 
 
@@ -105,31 +120,38 @@ async def run(options: argparse.Namespace) -> None:
     probes = serving.Probes(options.metrics_port, {"chain": progress.check})
     await probes.start()
     plan = peering.plan(options.p2p_address, options.peers, options.name, options.peers_tls_name)
-    joined = await _federation(options, FALCON_KEY if plan else None)
+    several = plan is not None and bool(plan.targets)
+    joined = await _federation(options, FALCON_KEY if several else None)
     network, answer = None, None
     if plan is not None:
-        progress.peers = peering.Peers(plan, joined.ca_pem)
-        answer = _peer_answer(plan, progress)
-        network = await _introduced(options, joined, plan, progress.peers, answer)
+        network, answer = home.Network(plan.listen, "", None, several=False), _peer_answer(plan, progress)
+        if several:
+            progress.peers = peering.Peers(plan, joined.ca_pem)
+            network = await _introduced(options, joined, plan, progress.peers, answer)
+            _clear(network)
+    restores = network is not None and network.trust is not None
     here, genesis = Path(), make_genesis(joined.root_public, proof_parameters(options.proof_parameters))
     chain_id = home.prepare(here, options.chain_id, genesis, network)
     store = Store(here / "state")
     verifier = Verifier()
     verdicts = Verdicts(verifier)
-    snapshots = Snapshots(here / "snapshots", options.snapshot_interval)
-    core = Core(store, verdicts, Pool(gossip=plan is not None), Metrics(), snapshots)
+    snapshots = Snapshots(here / "snapshots", _interval(options))
+    core = Core(store, verdicts, Pool(gossip=several), Metrics(), snapshots)
     if plan is not None:
-        core.retention = KeepAll()
+        core.retention = WithPeers(snapshots)
     core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
     core.metrics.watch_process(verifier, core.consensus, snapshots, here)
-    progress.begin(core)
+    progress.begin(core, restores=restores)
     probes.add("certificate", joined.check)
     abci = AbciServer(core, home.ABCI_SOCKET)
     await abci.start()
     server, port = make_server(core, f"[{options.host}]:{options.port}", joined, answer)
     await server.start()
-    candidacy = _candidacy(core, joined) if plan is not None else None
+    candidacy = _candidacy(core, joined) if several and not restores else None
+    proxies = (
+        await light_proxy.serve(progress.peers.clients(), fetching.LIGHT_SOCKETS) if progress.peers and restores else []
+    )
     _log.info("serving chain %s at height %d on port %d", chain_id, store.head.height, port)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -141,7 +163,11 @@ async def run(options: argparse.Namespace) -> None:
                 tasks.create_task(progress.peers.follow())
             if candidacy is not None:
                 tasks.create_task(candidacy.run(progress.behind))
+            if restores:
+                tasks.create_task(_until_restored(core))
     finally:
+        for proxy in proxies:
+            await proxy.stop()
         await server.stop(GRACE_S)
         await verifier.close()
         verdicts.close()
@@ -159,18 +185,53 @@ async def _introduced(
     server, _ = make_peer_server(f"[{options.host}]:{options.port}", joined, answer)
     await server.start()
     try:
-        document = await peers.introduce(joined.root_public, GENESIS.exists())
+        own = Own(committed_height(Path("state")), GENESIS.exists(), fetching.interrupted(Path()))
+        beginning = await peers.introduce(joined.root_public, own)
     finally:
         await server.stop(0)
-    return home.Network(plan.listen, peering.persistent_peers(), document)
+    return home.Network(plan.listen, peering.persistent_peers(), beginning.document, beginning.trust)
+
+
+def _clear(network: home.Network) -> None:
+    """Make room for a snapshot, or for all blocks after a restore that did not end. Raises HomeUnusable."""
+    if Path(home.RESTORING).exists():
+        return  # of a backup; `prepare` says so
+    try:
+        if network.trust is not None or fetching.interrupted(Path()):
+            fetching.begin(Path())
+        if network.trust is None:
+            fetching.end(Path())
+    except OSError as error:
+        raise HomeUnusable(f"Can't make room for a snapshot: {error}. Free space, and see who owns --home.") from error
+
+
+async def _until_restored(core: Core) -> None:
+    """Raises Restored when CometBFT has made a block on top of the snapshot: then it has all it needs."""
+    while not core.restored or core.store.head.height <= core.restored:  # noqa: ASYNC110 - CometBFT's doing
+        await asyncio.sleep(RESTORED_LOOK_S)
+    fetching.end(Path())
+    raise Restored(f"the state of height {core.restored} has come from peers; starting again with this validator's key")
+
+
+def _interval(options: argparse.Namespace) -> int:
+    """Blocks between snapshots; 0 for none."""
+    if options.snapshot_interval is not None:
+        return int(options.snapshot_interval)
+    return SNAPSHOT_INTERVAL if options.p2p_address else 0
 
 
 def _peer_answer(plan: peering.Plan, progress: Progress) -> Peer:
     own = node_id(NODE_KEY)
 
-    def answer() -> ledger_pb2.PeerResponse:
+    async def answer() -> ledger_pb2.PeerResponse:
         genesis = GENESIS.read_bytes() if GENESIS.exists() else b""
-        return ledger_pb2.PeerResponse(genesis=genesis, node_id=own, p2p_port=plan.port, height=progress.height)
+        told = ledger_pb2.PeerResponse(genesis=genesis, node_id=own, p2p_port=plan.port)
+        if progress.restore is None and progress.height:
+            told.height = progress.height
+            told.snapshot_heights.extend(progress.snapshots())
+            with contextlib.suppress(CometbftSilent):
+                told.earliest_height = await rpc.earliest_height(home.RPC_SOCKET)
+        return told
 
     return answer
 
@@ -222,6 +283,9 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, Unrunnable | falcon.NativeLibraryMissing):
         _log.critical("%s", error)
         return EX_CONFIG
+    if isinstance(error, Restored):
+        _log.info("%s", error)
+        return 1
     if isinstance(error, Interrupted):
         _log.critical("%s", error)
         return 1

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from hypermesh_ledger import keys
+from hypermesh_ledger import fetching, keys
 from hypermesh_ledger.archives import ABOUT, FORMAT, PIECE_BYTES, STATE, Progress, Writer, add_home
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.execution.validators import holders
@@ -113,6 +113,10 @@ def write(home: Path, out: IO[bytes], tell: Progress) -> tuple[About, int]:
     """Write the backup; what it is, and its bytes. Raises BackupFailed, NotHeld, StoreUnusable, OSError."""
     if (home / RESTORING).exists() or not (home / "config" / "genesis.json").exists():
         raise BackupFailed(f"{home} holds no ledger: give its directory by --home")
+    if fetching.interrupted(home):
+        raise BackupFailed(
+            f"the ledger in {home} is fetching its state from peers: ask again when it follows the chain"
+        )
     with contextlib.ExitStack() as stack:
         running = _running(home, stack)
         scratch = stack.enter_context(_scratch(home))

@@ -34,7 +34,7 @@ from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.presence import Presence
-from hypermesh_ledger.retention import KeepAll, Retention
+from hypermesh_ledger.retention import Retention, WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
@@ -77,6 +77,7 @@ class Restoring:
 
     height: int
     app_hash: bytes
+    chunks: int
     applied: set[int]
 
 
@@ -93,7 +94,7 @@ class Core:
         pool.lost = metrics.lost
         self.inbox = Inbox(self.admit)
         self.watches = Watches(store)
-        self.retention: Retention | KeepAll = Retention()
+        self.retention: Retention | WithPeers = Retention()
         self.born: Memory | None = None
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
@@ -108,8 +109,15 @@ class Core:
         """When the newest block was committed here, by the loop's clock."""
         self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
         self.restoring: Restoring | None = None
+        self.restored = 0
+        """Height of the snapshot that this process has made its state; 0 for none."""
         self._taking: asyncio.Future[None] | None = None
         self._looking_back = asyncio.Semaphore(1)
+
+    @property
+    def applied(self) -> int:
+        """Parts of a snapshot that are in the state, while one is restored."""
+        return len(self.restoring.applied) if self.restoring is not None else 0
 
     @property
     def base(self) -> Reader:

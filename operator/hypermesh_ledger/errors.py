@@ -37,6 +37,10 @@ class TrustUnavailable(Interrupted):
     """TrustChain, the API server or our token can't be had now."""
 
 
+class Restored(Interrupted):
+    """A snapshot has become the state: both processes start again, as what they are."""
+
+
 class HeightNotKept(Exception):
     """A state that the ledger has forgotten, or not reached."""
 

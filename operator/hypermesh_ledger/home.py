@@ -2,6 +2,7 @@
 
     config/genesis.json  config/priv_validator_key.json  config/config.toml   CometBFT's
     data/                                                                     CometBFT's blocks, WAL, signing state
+    config/fetching  fetching/                                                only while a snapshot is fetched
     state/                                                                    the application's LMDB
     run/                                                                      sockets of the running processes
 
@@ -18,8 +19,10 @@ from typing import Any, Final
 
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.files import write_durably
+from hypermesh_ledger import fetching
 from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
 from hypermesh_ledger.genesis import app_state, chain_id_of, new_chain_id
+from hypermesh_ledger.joining import Trust
 from hypermesh_ledger.validator_key import write_validator_key
 
 ABCI_SOCKET: Final = Path("run/abci.sock")
@@ -89,10 +92,14 @@ class Network:
     listen: str
     persistent_peers: str
     document: dict[str, Any] | None
+    trust: Trust | None = None
+    """While the state comes from a peer's snapshot: what CometBFT's light client begins with."""
+    several: bool = True
+    """False: alone for now, but others may join."""
 
 
 def configuration(network: Network | None) -> str:
-    """config.toml; a lone validator listens for nobody."""
+    """config.toml; without a network CometBFT listens for nobody."""
     if network is None:
         return CONFIG
     lines = (
@@ -102,8 +109,31 @@ def configuration(network: Network | None) -> str:
         'persistent_peers_max_dial_period = "5s"',
     )
     with_peers = CONFIG.replace('laddr = "tcp://[::1]:0"', "\n".join(lines))
+    if not network.several:
+        return with_peers
     with_peers = with_peers.replace("broadcast = false", "broadcast = true")
-    return with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
+    with_peers = with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
+    return with_peers if network.trust is None else _with_state_sync(with_peers, network.trust)
+
+
+def _with_state_sync(config: str, trust: Trust) -> str:
+    """discovery_time: CometBFT's least. trust_period: the peers have just now vouched for the header."""
+    key = f'priv_validator_key_file = "{fetching.KEY}"\npriv_validator_state_file = "{fetching.SIGNED}"\n'
+    servers = ",".join(f"unix://{socket}" for socket in fetching.LIGHT_SOCKETS)
+    sync = f"""
+[statesync]
+enable = true
+rpc_servers = "{servers}"
+trust_height = {trust.height}
+trust_hash = "{trust.hash}"
+trust_period = "168h0m0s"
+discovery_time = "5s"
+temp_dir = "{fetching.CHUNKS}"
+chunk_request_timeout = "10s"
+chunk_fetchers = "4"
+max_snapshot_chunks = 4096
+"""
+    return config.replace("log_level", key + "log_level", 1) + sync
 
 
 def prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, network: Network | None = None) -> str:
@@ -129,10 +159,15 @@ def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netw
         raise HomeMismatch(f"A restore into {home} did not end. Run `hypermesh-ledger restore` again.")
     for name in ("config", "data", "state", "run"):
         (home / name).mkdir(parents=True, exist_ok=True)
-    for socket in (ABCI_SOCKET, RPC_SOCKET):
+    for socket in (ABCI_SOCKET, RPC_SOCKET, *fetching.LIGHT_SOCKETS):
         (home / socket).unlink(missing_ok=True)  # of processes that were killed
     key, signed = home / "config" / "priv_validator_key.json", home / "data" / "priv_validator_state.json"
     path, config = home / "config" / "genesis.json", home / "config" / "config.toml"
+    if fetching.interrupted(home) and (network is None or network.trust is None):
+        raise HomeMismatch(
+            f"{home} is in the middle of fetching its state from peers, and has none without them: "
+            "start it with the same --p2p-address and --peers as before."
+        )
     if not key.exists():
         if path.exists():
             raise HomeMismatch(
@@ -156,11 +191,12 @@ def _prepare(home: Path, chain_id: str | None, genesis: ledger_pb2.Genesis, netw
     else:
         document = json.loads(path.read_text())
         _check_same(home, document, chain_id, genesis)
-        if network is None and document["validators"][0]["pub_key"] != validator["pub_key"]:
+        alone = network is None or not network.several
+        if alone and document["validators"][0]["pub_key"] != validator["pub_key"]:
             raise HomeMismatch(
                 f"{key} is not the key of the validator in {path}, so it can make no blocks of this chain. "
                 "Restore the key that belongs there, or start with an empty directory and a new chain; "
-                "a validator that joined later needs --p2p-address."
+                "a validator that joined later needs --peers."
             )
     text = configuration(network)
     if not config.exists() or config.read_text() != text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
@@ -24,14 +24,14 @@ from hypermesh_ledger.inspection import Inspection
 from hypermesh_ledger.watches import TooMany, TooSlow
 
 Record = TypeVar("Record")
-Peer = Callable[[], ledger_pb2.PeerResponse]
+Peer = Callable[[], Awaitable[ledger_pb2.PeerResponse]]
 
 CALLS: Final = 4_096
 """Calls under way at most, all clients together; the next one is told to come again."""
 CALLS_PER_CONNECTION: Final = 1_024
 """More of them wait at the client."""
 PROOFS: Final = 64
-"""Proofs under way at most."""
+"""Proofs and light blocks under way at most."""
 ANSWER_S: Final = 0.5
 """How long before a submitter's deadline it is told that nothing is decided: an answer says more than a deadline."""
 WRITE_S: Final = 15.0
@@ -164,6 +164,28 @@ class LedgerService:
             validators=validators,
         )
 
+    async def light_block(
+        self, raw: ledger_pb2.LightBlockRequest | None, context: Any
+    ) -> ledger_pb2.LightBlockResponse:
+        """OUT_OF_RANGE with CometBFT's sentence for a height that is not here, RESOURCE_EXHAUSTED, INVALID_ARGUMENT."""
+        request = await self._answerable(raw, context)
+        if not 0 < request.height < 1 << 63:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no block has such a height")
+        if self._proving >= PROOFS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for proofs; ask again later")
+        self._proving += 1
+        try:
+            commit, validators, terms = await rpc.light_block(home.RPC_SOCKET, request.height)
+        except HeightNotKept as error:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
+            raise AssertionError from error  # abort has raised
+        except CometbftSilent as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError from error  # abort has raised
+        finally:
+            self._proving -= 1
+        return ledger_pb2.LightBlockResponse(commit=commit, validators=validators, consensus_params=terms)
+
     async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
         """RESOURCE_EXHAUSTED when the follower is too slow, or one too many; it should watch again."""
         request = await self._answerable(raw, context)
@@ -193,6 +215,7 @@ def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandl
         "Inspect": _handler(unary, service.inspect, ledger_pb2.InspectRequest),
         "Transaction": _handler(unary, service.transaction, ledger_pb2.TransactionRequest),
         "Block": _handler(unary, service.block, ledger_pb2.BlockRequest),
+        "LightBlock": _handler(unary, service.light_block, ledger_pb2.LightBlockRequest),
     }
     if peer is not None:
         methods["Peer"] = _peer_handler(peer)
@@ -226,7 +249,7 @@ def make_peer_server(address: str, tls: TlsSource, peer: Peer) -> tuple[grpc.aio
 
 def _peer_handler(peer: Peer) -> Any:
     async def answer(_: Any, __: Any) -> ledger_pb2.PeerResponse:
-        return peer()
+        return await peer()
 
     return _handler(grpc.unary_unary_rpc_method_handler, answer, ledger_pb2.PeerRequest)
 

@@ -16,6 +16,8 @@ from hypermesh.v1 import proofs_pb2
 from hypermesh_ledger.errors import GenesisInvalid
 
 PORT: Final = 7450
+SNAPSHOT_INTERVAL: Final = 1_000
+"""Of a ledger with peers, blocks: it keeps those since the older of two snapshots."""
 METRICS_PORT: Final = 7470
 NAMED_PARAMETERS: Final = {"demo": parameters.DEMO, "production": parameters.PRODUCTION}
 TOKEN_FILE: Final = "/var/run/secrets/hypermesh/token"  # noqa: S105 - a path
@@ -44,8 +46,9 @@ def add_application_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--snapshot-interval",
         type=int,
-        default=int(environment("HYPERMESH_SNAPSHOT_INTERVAL", "0")),
-        help="keep a snapshot for joining nodes every so many blocks (HYPERMESH_SNAPSHOT_INTERVAL; default 0: never)",
+        default=_number(environment("HYPERMESH_SNAPSHOT_INTERVAL")),
+        help="keep a snapshot for joining ledgers every so many blocks, 0 for never (HYPERMESH_SNAPSHOT_INTERVAL; "
+        f"default: {SNAPSHOT_INTERVAL} with --p2p-address, else never)",
     )
     peers = parser.add_argument_group("one of several ledgers (without --p2p-address: alone)")
     peers.add_argument(
@@ -125,6 +128,10 @@ def loopback(text: str) -> str:
     if host != "[::1]" or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise argparse.ArgumentTypeError(f"{text!r} is not [::1]:PORT; the RPC is only for this machine")
     return text
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
 
 
 def _absolute(text: str) -> Path:

@@ -20,16 +20,17 @@ from typing import Any, Final
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.files import write_durably
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
+from hypermesh_ledger import joining
 from hypermesh_ledger.errors import HomeMismatch
 from hypermesh_ledger.genesis import chain_id_of, genesis_of
+from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Trust, Wait, agreed, decide
 
 _log = logging.getLogger(__name__)
 
 KNOWN: Final = Path("config/peers.json")
+GENESIS: Final = Path("config/genesis.json")
 ASK_S: Final = 3.0
 AGAIN_S: Final = 1.0
-PATIENCE_S: Final = 6.0
-"""Longest time that a ledger which has its chain waits for peers' ids before it starts without them."""
 LOOK_S: Final = 3.0
 TELL_S: Final = 30.0
 
@@ -56,6 +57,14 @@ def plan(listen: str | None, peers: str, name: str, tls_name: str | None) -> Pla
     mine = [target for target in every if name and name in (target, target.split(".")[0])]
     others = tuple(target for target in every if target not in mine)
     return Plan(listen, others, not others or every[:1] == mine, tls_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """document: a peer's genesis file, None for one's own or a new one. trust: of a snapshot that is to be restored."""
+
+    document: dict[str, Any] | None
+    trust: Trust | None
 
 
 class Peers:
@@ -87,29 +96,41 @@ class Peers:
         for client in self._clients.values():
             await client.close()
 
-    async def introduce(self, root_public: bytes, has_chain: bool) -> dict[str, Any] | None:
-        """Learn ids; the genesis document to begin with, None for one's own or a new one. Raises HomeMismatch.
+    async def introduce(self, root_public: bytes, own: Own) -> Beginning:
+        """Learn ids, and how to begin: see joining. Waits without end for what it needs, and says so.
 
-        Waits without end for a chain to join, or for all others to say that there is none.
+        Raises HomeMismatch.
         """
         loop = asyncio.get_running_loop()
         began = told = loop.time()
         while True:
             answers = await self._ask()
             _remember(answers)
-            for target, each in answers.items():
-                if each.genesis and not has_chain:
-                    return checked(target, each.genesis, root_public)
-            everybody = len(answers) == len(self._clients)
-            if has_chain and (everybody or loop.time() - began > PATIENCE_S):
-                return None
-            if self._plan.founder and everybody:
-                return None
+            founder = self._plan.founder
+            step = decide(own, answers, len(self._clients), founder, loop.time() - began)
+            reason = step.reason if isinstance(step, Wait) else "peers that answer do not agree on a header"
+            if isinstance(step, GoOn):
+                return Beginning(None, None)
+            if isinstance(step, Replay):
+                return Beginning(checked(step.target, step.genesis, root_public), None)
+            if isinstance(step, Restore):
+                document = checked(step.target, step.genesis, root_public)
+                _same_chain(document)
+                trust = await agreed(self._clients, answers, step.heights)
+                if trust is not None:
+                    _tell_restore(own, step, trust, sorted(target for target, each in answers.items() if each.height))
+                    return Beginning(document, trust)
+                if own.height and not own.interrupted and loop.time() - began > joining.PATIENCE_S:
+                    return Beginning(None, None)  # nothing is given up; asked again when no block comes
             if loop.time() - told > TELL_S:
                 told = loop.time()
                 missing = sorted(self._clients.keys() - answers.keys())
-                _log.warning("no chain yet to join: waiting for %s", missing or self._plan.targets[0])
+                _log.warning("can't begin yet: %s; without an answer: %s", reason, missing or "nobody")
             await asyncio.sleep(AGAIN_S)
+
+    def clients(self) -> list[LedgerClient]:
+        """In the order of the list."""
+        return list(self._clients.values())
 
     async def _ask(self) -> dict[str, ledger_pb2.PeerResponse]:
         async def one(client: LedgerClient) -> ledger_pb2.PeerResponse | None:
@@ -135,6 +156,25 @@ def checked(target: str, genesis: bytes, root_public: bytes) -> dict[str, Any]:
         text = f"The ledger at {target} is of chain {chain_id}, another federation than {chain_id_of(root_public)}."
         raise HomeMismatch(f"{text} Take it out of --peers, or give this ledger that federation's root.")
     return dict(document)
+
+
+def _same_chain(document: dict[str, Any]) -> None:
+    """Nothing of one chain makes way for another. Raises HomeMismatch."""
+    if GENESIS.exists() and (held := json.loads(GENESIS.read_text())["chain_id"]) != document["chain_id"]:
+        raise HomeMismatch(
+            f"This directory holds chain {held}, its peers are on {document['chain_id']}. See whom --peers names, or "
+            "begin with an empty directory."
+        )
+
+
+def _tell_restore(own: Own, step: Restore, trust: Trust, vouching: list[str]) -> None:
+    if step.away and not own.interrupted:
+        _log.warning(
+            "this ledger is at height %d, and its peers keep no block that follows: its blocks and state are replaced "
+            "by theirs; its keys and what it has signed stay",
+            own.height,
+        )
+    _log.info("restoring a snapshot; block %d (%s) is vouched for by %s", trust.height, trust.hash, ", ".join(vouching))
 
 
 def persistent_peers() -> str:

@@ -10,17 +10,10 @@ from collections import deque
 from typing import Final
 
 from hypermesh_ledger.home import EVIDENCE_BLOCKS, EVIDENCE_S
+from hypermesh_ledger.snapshots import Snapshots
 
 BLOCKS: Final = 2 * EVIDENCE_BLOCKS
 MILLISECONDS: Final = 2 * EVIDENCE_S * 1_000
-
-
-class KeepAll:
-    """Of a ledger with peers: who joins, or was away long, gets all blocks from the others."""
-
-    def after(self, height: int, time_ms: int) -> int:
-        """0: keeps all."""
-        return 0
 
 
 class Retention:
@@ -38,3 +31,16 @@ class Retention:
         while self._young[0][0] < height - self._blocks and self._young[0][1] < time_ms - self._milliseconds:
             self._height, _ = self._young.popleft()
         return self._height
+
+
+class WithPeers(Retention):
+    """Of a ledger with peers: also all blocks since the older of its snapshots, for who restores that."""
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        super().__init__()
+        self._snapshots = snapshots
+
+    def after(self, height: int, time_ms: int) -> int:
+        """See Retention; keeps all while there is no snapshot."""
+        lowest, kept = super().after(height, time_ms), self._snapshots.heights()
+        return min(lowest, kept[0]) if kept else 0

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from hypermesh_ledger.errors import CometbftSilent
+from hypermesh_ledger.errors import CometbftSilent, HeightNotKept
 
 TIMEOUT_S: Final = 5.0
 VALIDATORS: Final = 100
@@ -55,6 +55,28 @@ async def block(socket: Path, height: int) -> RawBlock:
         )
 
 
+async def light_block(socket: Path, height: int) -> tuple[bytes, bytes, bytes]:
+    """Results of commit, validators and consensus_params of one block.
+
+    Raises CometbftSilent, HeightNotKept with CometBFT's sentence.
+    """
+    async with _session(socket, f"no light block {height}") as session:
+        try:
+            commit = await _get(session, "commit", {"height": height})
+            validators = await _get(session, "validators", {"height": height, "per_page": VALIDATORS})
+            terms = await _get(session, "consensus_params", {"height": height})
+        except _Refusal as refusal:
+            raise HeightNotKept(refusal.args[0]) from refusal
+        return _json(commit), _json(validators), _json(terms)
+
+
+async def earliest_height(socket: Path) -> int:
+    """Of the blocks that CometBFT keeps; 0 when it has none. Raises CometbftSilent."""
+    async with _session(socket, "no word on which blocks it keeps") as session:
+        status = await _get(session, "status", {})
+        return int(status["sync_info"]["earliest_block_height"])
+
+
 async def working(socket: Path) -> tuple[int, int, int, int]:
     """Height, round and step that consensus works on, and the number of connected peers. Raises CometbftSilent."""
     async with _session(socket, "no state of its consensus") as session:
@@ -77,8 +99,15 @@ async def _session(socket: Path, lack: str) -> AsyncIterator[aiohttp.ClientSessi
 
 async def _get(session: aiohttp.ClientSession, method: str, parameters: dict[str, int]) -> dict[str, Any]:
     async with session.get(f"/{method}", params=parameters) as answer:
-        result: dict[str, Any] = (await answer.json())["result"]
+        found = await answer.json()
+    if "result" not in found:
+        raise _Refusal(str(found["error"].get("data")))
+    result: dict[str, Any] = found["result"]
     return result
+
+
+class _Refusal(KeyError):
+    """CometBFT's sentence; for most callers as good as no answer."""
 
 
 def _json(value: Any) -> bytes:

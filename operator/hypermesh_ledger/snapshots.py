@@ -1,9 +1,10 @@
-"""State-sync snapshots: the state of one height in 64 chunks, each of which the app hash alone vouches for.
+"""State-sync snapshots: the state of one height in chunks, each of which the app hash alone vouches for.
 
-    chunk i = all entries of buckets 1024 i ... 1024 i + 1023, and the 6 aunts of the subtree that these buckets are
+    chunk i of 64 = all entries of buckets 1024 i ... 1024 i + 1023, and the 6 aunts of the subtree that these are
     snapshots/<height>/<i>, made in a thread from a past state every N blocks -> peers -> check_chunk -> Store.restore
 
-A chunk that is not the state's is refused by itself, with its sender. The newest KEPT snapshots stay on the disk.
+Larger states have more chunks, a power of two, since CometBFT carries none above 16 MB. A chunk that is not the state's
+is refused by itself, with its sender. The newest KEPT snapshots stay on the disk.
 """
 
 from __future__ import annotations
@@ -26,10 +27,21 @@ from hypermesh_ledger.history import Past
 
 FORMAT: Final = 1
 CHUNKS: Final = 64
+"""Of a small state; the fewest."""
+MOST_CHUNKS: Final = 4_096
+CHUNK_BYTES: Final = 4 << 20
+"""What a chunk should have at most, counted in pages of the database."""
+LARGEST_CHUNK: Final = 15_000_000
+"""CometBFT's peers take no message above 16 MB."""
 KEPT: Final = 2
+SETTLED_BLOCKS: Final = 3
+"""A snapshot is told of when as many blocks follow it: the light client of who restores it needs two of them."""
+RETRY_BLOCKS: Final = 100
+"""After a failure, when there is no young snapshot."""
+REST: Final = 9
+"""No snapshot is begun before this many times as long has passed as the last one took."""
 RESERVE_BYTES: Final = 256 << 20
 """What a snapshot leaves free on the volume, for blocks."""
-BUCKETS_OF_CHUNK: Final = commitment.BUCKETS // CHUNKS
 
 
 class ChunkRefused(Exception):
@@ -45,19 +57,35 @@ class Chunk:
     """Tree leaves by bucket, of those that hold something."""
 
 
-def first_bucket(index: int) -> bytes:
+def chunks_for(database_bytes: int) -> int:
+    """How many chunks a state has: a power of two, so that each is one subtree."""
+    chunks = CHUNKS
+    while chunks < MOST_CHUNKS and database_bytes > chunks * CHUNK_BYTES:
+        chunks *= 2
+    return chunks
+
+
+def possible(chunks: int) -> bool:
+    """Whether a snapshot can have as many."""
+    return CHUNKS <= chunks <= MOST_CHUNKS and chunks.bit_count() == 1
+
+
+def first_bucket(index: int, chunks: int) -> bytes:
     """Of a chunk."""
-    return (index * BUCKETS_OF_CHUNK).to_bytes(2, "big")
+    return (index * (commitment.BUCKETS // chunks)).to_bytes(2, "big")
 
 
-def check_chunk(data: bytes, index: int, app_hash: bytes) -> Chunk:
+def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
     """Raises ChunkRefused."""
+    if len(data) > LARGEST_CHUNK:
+        raise ChunkRefused(f"chunk {index} has {len(data)} bytes, more than any honest peer sends")
     try:
         message = ledger_pb2.SnapshotChunk.FromString(data)
     except DecodeError as error:
         raise ChunkRefused(f"chunk {index} is not one") from error
     entries = {entry.key: entry.value for entry in message.entries}
-    low = index * BUCKETS_OF_CHUNK
+    buckets = commitment.BUCKETS // chunks
+    low = index * buckets
     held: dict[bytes, Entries] = {}
     for key, value in sorted(entries.items()):
         if not 0 < len(key) < 128 or not value:
@@ -65,7 +93,7 @@ def check_chunk(data: bytes, index: int, app_hash: bytes) -> Chunk:
         held.setdefault(commitment.bucket_of(key), []).append((key, commitment.value_hash(value)))
     hashes: list[bytes] = []
     leaves: dict[bytes, bytes] = {}
-    for number in range(low, low + BUCKETS_OF_CHUNK):
+    for number in range(low, low + buckets):
         bucket = number.to_bytes(2, "big")
         found = held.pop(bucket, [])
         pair = commitment.bucket_leaves(bucket, found)
@@ -75,7 +103,7 @@ def check_chunk(data: bytes, index: int, app_hash: bytes) -> Chunk:
     if held or len(entries) != len(message.entries):
         raise ChunkRefused(f"chunk {index} has entries of another chunk, or one of them twice")
     try:
-        root = merkle.climb(commitment.tree_root(hashes), CHUNKS, index, message.aunts)
+        root = merkle.climb(commitment.tree_root(hashes), chunks, index, message.aunts)
     except ValueError as error:
         raise ChunkRefused(f"chunk {index}: {error}") from error
     if commitment.leaf(commitment.STORE_NAME, commitment.value_hash(root)) != app_hash:
@@ -90,56 +118,84 @@ class Snapshots:
         """interval in blocks, 0 for none."""
         self._directory = directory
         self._interval = interval
+        self._failed = -RETRY_BLOCKS
+        self._rest_until = 0.0
         shutil.rmtree(self._making, ignore_errors=True)  # of a process that died
+        self._heights = self._found()
 
     @property
     def _making(self) -> Path:
         return self._directory / "making"
 
     def due(self, height: int) -> bool:
-        """Whether one is to be taken of this height."""
-        return bool(self._interval) and height % self._interval == 0
+        """Whether one is to be taken of this height: each interval, and soon when the newest is older than that."""
+        if not self._interval or time.monotonic() < self._rest_until:
+            return False
+        missing = height - (self._heights[-1] if self._heights else 0) > self._interval
+        return height % self._interval == 0 or (missing and not 0 <= height - self._failed < RETRY_BLOCKS)
 
     def take(self, past: Past) -> None:
         """Write the snapshot of a past state, resting as long as working; nothing of it stays when it fails.
 
         Raises OSError, also when the volume has no room for it, HeightNotKept and lmdb.Error.
         """
+        began = time.monotonic()
         try:
             self._write(past, self._making)
         except BaseException:
+            self._failed = past.height
             shutil.rmtree(self._making, ignore_errors=True)
             raise
+        finally:
+            self._heights = self._found()
+            self._rest_until = time.monotonic() + REST * (time.monotonic() - began)
 
     def _write(self, past: Past, making: Path) -> None:
         making.mkdir(parents=True)
-        free, needed = shutil.disk_usage(making).free, past.database_bytes() + RESERVE_BYTES
+        size = past.database_bytes()
+        free, needed = shutil.disk_usage(making).free, size + RESERVE_BYTES
         if free < needed:
             text = f"{free >> 20} MB of the volume are free, the state and a reserve are {needed >> 20} MB: enlarge it"
             raise OSError(errno.ENOSPC, text, str(self._directory))
-        digest = sha256()
+        digest, chunks = sha256(), chunks_for(size)
         with past:
-            for index in range(CHUNKS):
+            for index in range(chunks):
                 began = time.perf_counter()
-                entries, aunts = past.part(first_bucket(index), BUCKETS_OF_CHUNK, CHUNKS)
+                entries, aunts = past.part(first_bucket(index, chunks), commitment.BUCKETS // chunks, chunks)
                 message = ledger_pb2.SnapshotChunk(aunts=aunts)
                 for key, value in entries:
                     message.entries.add(key=key, value=value)
                 data = message.SerializeToString(deterministic=True)
+                if len(data) > LARGEST_CHUNK:
+                    text = (
+                        f"chunk {index} of {chunks} has {len(data)} bytes, which no peer takes: this state is too large"
+                    )
+                    raise OSError(errno.EFBIG, text, str(self._directory))
                 digest.update(sha256(data).digest())
                 (making / str(index)).write_bytes(data)
                 time.sleep(time.perf_counter() - began)
         (making / "hash").write_bytes(digest.digest())
         shutil.rmtree(self._directory / str(past.height), ignore_errors=True)
         making.rename(self._directory / str(past.height))
-        for height in self.heights()[:-KEPT]:
+        for height in self._found()[:-KEPT]:
             shutil.rmtree(self._directory / str(height), ignore_errors=True)
 
     def heights(self) -> list[int]:
         """Of complete ones, the oldest first."""
+        return self._heights
+
+    def settled(self, head: int) -> list[int]:
+        """Those that can be restored when `head` is the newest block."""
+        return [height for height in self._heights if height + SETTLED_BLOCKS <= head]
+
+    def _found(self) -> list[int]:
         if not self._directory.is_dir():
             return []
         return sorted(int(path.name) for path in self._directory.iterdir() if re.fullmatch("[0-9]+", path.name))
+
+    def chunks_of(self, height: int) -> int:
+        """How many there are. Raises OSError."""
+        return sum(path.name != "hash" for path in (self._directory / str(height)).iterdir())
 
     def hash_of(self, height: int) -> bytes:
         """Equal only for equal chunks. Raises OSError."""

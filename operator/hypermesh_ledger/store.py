@@ -100,6 +100,24 @@ def look(directory: Path) -> Iterator[Callable[[], Snapshot]]:
         environment.close()
 
 
+def committed_height(directory: Path) -> int:
+    """Of the state in that directory, without opening all of it; 0 when there is none. Raises StoreUnusable."""
+    file = directory / "data.mdb"
+    if not file.exists() or not file.stat().st_size:
+        return 0
+    try:
+        with look(directory) as begin:
+            snapshot = begin()
+            try:
+                return snapshot.head.height
+            finally:
+                snapshot.close()
+    except StoreUnusable as error:
+        if isinstance(error.__cause__, lmdb.NotFoundError):
+            return 0  # killed while it was made
+        raise
+
+
 class Store:
     """The state of one chain in one directory. One process opens it; `snapshot` is the newest committed height."""
 

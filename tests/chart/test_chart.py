@@ -297,14 +297,26 @@ def test_helm_lint_is_clean(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+UNCHANGEABLE = {"podManagementPolicy", "serviceName", "selector", "volumeClaimTemplates"}
+"""Of a StatefulSet, as far as this one has them: an upgrade that changes one is refused."""
+
+
 def test_one_validator_knows_of_no_peers_and_four_know_each_other(rendered: Objects) -> None:
     (one,) = (each for each in of_kind(rendered, "StatefulSet"))
     assert one["spec"]["replicas"] == 1
-    assert "podManagementPolicy" not in one["spec"]
-    assert not [each for each in one["spec"]["template"]["spec"]["containers"][0]["command"] if "p2p" in each]
+    alone, _ = parse(one["spec"]["template"]["spec"]["containers"][0]["command"][1:])
+    lone = plan(alone.p2p_address, alone.peers, "hypermesh-ledger-0", alone.peers_tls_name)
+    assert lone is not None
+    assert (lone.founder, lone.targets) == (True, ())
+    assert not of_kind(rendered, "PodDisruptionBudget")
     done = helm_template("ledger.validators=4")
     assert done.returncode == 0, done.stderr
-    (four,) = of_kind([item for item in yaml.safe_load_all(done.stdout) if item], "StatefulSet")
+    objects = [item for item in yaml.safe_load_all(done.stdout) if item]
+    (four,) = of_kind(objects, "StatefulSet")
+    assert {name: one["spec"][name] for name in UNCHANGEABLE} == {name: four["spec"][name] for name in UNCHANGEABLE}
+    (budget,) = of_kind(objects, "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == four["spec"]["selector"]
     assert (four["spec"]["replicas"], four["spec"]["podManagementPolicy"]) == (4, "Parallel")
     container = four["spec"]["template"]["spec"]["containers"][0]
     options, _ = parse(container["command"][1:])

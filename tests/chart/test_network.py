@@ -206,4 +206,7 @@ def test_validators_reach_each_other_and_nobody_else_reaches_their_p2p() -> None
         assert not [
             each for each in (places["operator"], AGENT, STRANGER, OUTSIDE) if reaches(four, each, ledger, 26656)
         ]
-        assert not reaches(one, ledger, ledger, 26656)
+        assert reaches(one, other, ledger, 26656), "those that join it are there before it knows of them"
+        assert not [
+            each for each in (places["operator"], AGENT, STRANGER, OUTSIDE) if reaches(one, each, ledger, 26656)
+        ]

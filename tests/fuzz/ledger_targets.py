@@ -28,7 +28,7 @@ from hypermesh.proofs.parameters import DEMO
 from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_clients.trust import Trust, TrustInvalid
-from hypermesh_ledger import exporting, home, node_key, peering, snapshots, validator_key, verifier
+from hypermesh_ledger import exporting, home, joining, node_key, peering, snapshots, validator_key, verifier
 from hypermesh_ledger.abci.query import query
 from hypermesh_ledger.abci.server import METHODS
 from hypermesh_ledger.checks import Proof
@@ -206,11 +206,11 @@ def snapshot_chunk(data: bytes) -> None:
         return
     index, body = data[0] % CHUNKS, data[1:]
     try:
-        found = check_chunk(body, index, scenery().app_hash)
+        found = check_chunk(body, index, CHUNKS, scenery().app_hash)
     except ChunkRefused as refused:
         told(refused)
         return
-    assert found == check_chunk(scenery().chunks[index], index, scenery().app_hash)
+    assert found == check_chunk(scenery().chunks[index], index, CHUNKS, scenery().app_hash)
 
 
 def state_sync(data: bytes) -> None:
@@ -251,6 +251,9 @@ def peer(data: bytes) -> None:
     with contextlib.suppress(DecodeError):
         answer.ParseFromString(data)
     peering._plausible(answer)
+    for own in (joining.Own(0, False, False), joining.Own(5, True, False)):
+        step = joining.decide(own, {"ledger-1": answer}, 1, False, 99.0)
+        assert not isinstance(step, joining.Restore) or len(step.heights) <= joining.TRIED
     for document in (answer.genesis, data):
         try:
             found = peering.checked("ledger-1", document, ROOT)

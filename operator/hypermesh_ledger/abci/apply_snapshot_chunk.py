@@ -7,7 +7,7 @@ import asyncio
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
-from hypermesh_ledger.snapshots import CHUNKS, ChunkRefused, check_chunk
+from hypermesh_ledger.snapshots import ChunkRefused, check_chunk
 
 Answer = abci.ResponseApplySnapshotChunk
 
@@ -18,15 +18,16 @@ async def apply_snapshot_chunk(core: Core, request: abci.RequestApplySnapshotChu
     The block time of the height is nowhere signed; it is 0 until the next block.
     """
     restoring = core.restoring
-    if restoring is None or request.index >= CHUNKS:
+    if restoring is None or request.index >= restoring.chunks:
         return Answer(result=Answer.ABORT)
     try:
-        chunk = await asyncio.to_thread(check_chunk, request.chunk, request.index, restoring.app_hash)
+        asked = request.index, restoring.chunks, restoring.app_hash
+        chunk = await asyncio.to_thread(check_chunk, request.chunk, *asked)
     except ChunkRefused:
         return Answer(result=Answer.RETRY, refetch_chunks=[request.index], reject_senders=[request.sender])
     core.store.restore(chunk.entries, chunk.leaves)
     restoring.applied.add(request.index)
-    if len(restoring.applied) == CHUNKS:
+    if len(restoring.applied) == restoring.chunks:
         core.store.adopt(ledger_pb2.Block(height=restoring.height, app_hash=restoring.app_hash))
-        core.restoring = None
+        core.restoring, core.restored = None, restoring.height
     return Answer(result=Answer.ACCEPT)

@@ -6,12 +6,12 @@ import asyncio
 
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
-from hypermesh_ledger.snapshots import CHUNKS, FORMAT
+from hypermesh_ledger.snapshots import FORMAT
 
 
 async def load_snapshot_chunk(core: Core, request: abci.RequestLoadSnapshotChunk) -> abci.ResponseLoadSnapshotChunk:
     """Empty when there is none (any more): CometBFT then tells the peer that it is missing."""
-    if request.format != FORMAT or request.chunk >= CHUNKS:
+    if request.format != FORMAT:
         return abci.ResponseLoadSnapshotChunk()
     try:
         chunk = await asyncio.to_thread(core.snapshots.chunk, request.height, request.chunk)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypermesh_ledger.core import Core, Restoring
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
-from hypermesh_ledger.snapshots import CHUNKS, FORMAT
+from hypermesh_ledger.snapshots import FORMAT, possible
 
 Answer = abci.ResponseOfferSnapshot
 
@@ -16,8 +16,8 @@ async def offer_snapshot(core: Core, request: abci.RequestOfferSnapshot) -> abci
         return Answer(result=Answer.ABORT)
     if snapshot.format != FORMAT:
         return Answer(result=Answer.REJECT_FORMAT)
-    if snapshot.chunks != CHUNKS or not snapshot.height:
+    if not possible(snapshot.chunks) or not snapshot.height:
         return Answer(result=Answer.REJECT)
     core.store.wipe()
-    core.restoring = Restoring(snapshot.height, request.app_hash, set())
+    core.restoring = Restoring(snapshot.height, request.app_hash, snapshot.chunks, set())
     return Answer(result=Answer.ACCEPT)

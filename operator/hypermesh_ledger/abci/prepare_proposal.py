@@ -47,5 +47,5 @@ def _patience(core: Core, block_ms: int) -> float:
     due_ms = next_due(core.base)
     if due_ms <= block_ms:
         return 0.0
-    idle_s = IDLE_WITH_PEERS_S if core.pool.gossips else IDLE_S
+    idle_s = IDLE_WITH_PEERS_S if core.pool.gossips or len(core.votes) > 1 else IDLE_S
     return min(idle_s, max(LEAST_S, due_ms / 1000 - time.time()))

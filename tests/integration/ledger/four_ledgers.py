@@ -47,6 +47,8 @@ class Place:
     client: LedgerClient
     process: asyncio.subprocess.Process | None = None
     paused: list[int] = field(default_factory=list)
+    program: Sequence[str] = PROGRAM
+    options: Sequence[str] = ()
 
     @property
     def address(self) -> str:
@@ -56,13 +58,13 @@ class Place:
     def log(self) -> str:
         return (self.directory / "ledger.log").read_text(errors="replace")
 
-    async def start(self, *, alone: bool = False, program: Sequence[str] = PROGRAM) -> None:
-        """Returns at once. alone: as the embedded validator that knows of no others."""
-        peers = ",".join(f"[fd00:98::{number + 1}]:{PORT}" for number in range(COUNT))
+    async def start(self, *, alone: bool = False, listed: int = COUNT, program: Sequence[str] | None = None) -> None:
+        """Returns at once. alone: listens for nobody; listed: how many ledgers it is told of, with itself."""
+        peers = ",".join(f"[fd00:98::{number + 1}]:{PORT}" for number in range(listed))
         more = () if alone else ("--p2p-address", f"[{self.address}]:{P2P}", "--peers", peers)
         named = () if alone else ("--name", f"[{self.address}]:{PORT}", "--peers-tls-name", "localhost")
         command = [
-            *("nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *program, "run"),
+            *("nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *(program or self.program), "run"),
             *("--home", str(self.directory / "home"), "--host", self.address, "--port", str(PORT)),
             *("--metrics-port", str(METRICS), "--proof-parameters", str(self.directory / "parameters.json")),
             *("--root-public-key", str(self.directory / "root.pub")),
@@ -73,7 +75,7 @@ class Place:
                 "--falcon-certificate",
                 str(self.directory / "falcon.crt"),
             ),
-            *(*more, *named),
+            *(*more, *named, *self.options),
         ]
         with (self.directory / "ledger.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)

@@ -137,5 +137,5 @@ def test_a_joined_home_has_the_chain_of_its_peers_and_its_own_key(made: Path, tm
     own = json.loads((tmp_path / "config" / "priv_validator_key.json").read_text())
     assert own["pub_key"] != document["validators"][0]["pub_key"]
     assert home.prepare(tmp_path, CHAIN, GENESIS, home.Network("[fd00::1]:26656", "", None)) == CHAIN
-    with pytest.raises(errors.HomeMismatch, match="needs --p2p-address"):
+    with pytest.raises(errors.HomeMismatch, match="needs --peers"):
         home.prepare(tmp_path, CHAIN, GENESIS)

@@ -12,7 +12,7 @@ import pytest
 from hypermesh import falcon
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import errors, peering
+from hypermesh_ledger import errors, joining, peering
 from hypermesh_ledger.federation import FileFederation
 from hypermesh_ledger.genesis import app_state, make_genesis
 from hypermesh_ledger.ingress import make_peer_server
@@ -68,8 +68,12 @@ class Other:
 
     def __init__(self, directory: Path, answer: ledger_pb2.PeerResponse) -> None:
         self.port = free_port()
+
+        async def told() -> ledger_pb2.PeerResponse:
+            return answer
+
         files = FileFederation(directory / "root.pub", directory / "tls.crt", directory / "tls.key")
-        self.server, _ = make_peer_server(f"[::1]:{self.port}", files, lambda: answer)
+        self.server, _ = make_peer_server(f"[::1]:{self.port}", files, told)
 
     @property
     def target(self) -> str:
@@ -90,7 +94,8 @@ async def introduced(place: Path, others: list[Other], founder: bool, has_chain:
     peers = peering.Peers(plan, (place / "tls.crt").read_bytes())
     try:
         async with asyncio.timeout(20):
-            return await peers.introduce(ROOT, has_chain)
+            own = joining.Own(5 if has_chain else 0, has_chain, interrupted=False)
+            return (await peers.introduce(ROOT, own)).document
     finally:
         await peers.close()
 
@@ -100,7 +105,9 @@ async def test_the_founder_begins_a_chain_only_when_all_others_have_none(
 ) -> None:
     monkeypatch.setattr(peering, "AGAIN_S", 0.05)
     none = Other(place, ledger_pb2.PeerResponse(node_id="a" * 40, p2p_port=26656))
-    late = Other(place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id="b" * 40, p2p_port=26657, height=9))
+    late = Other(
+        place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id="b" * 40, p2p_port=26657, height=9, earliest_height=1)
+    )
     await none.server.start()
     waiting = asyncio.create_task(introduced(place, [none, late], founder=True))
     await asyncio.sleep(0.5)
@@ -117,7 +124,7 @@ async def test_the_founder_begins_a_chain_only_when_all_others_have_none(
 
 
 async def test_who_has_its_chain_starts_without_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peering, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(joining, "PATIENCE_S", 0.2)
     monkeypatch.setattr(peering, "AGAIN_S", 0.05)
     nobody = Other(place, ledger_pb2.PeerResponse())
     assert await introduced(place, [nobody], founder=False, has_chain=True) is None
@@ -125,7 +132,9 @@ async def test_who_has_its_chain_starts_without_the_others(place: Path, monkeypa
 
 
 async def test_what_could_not_be_an_id_reaches_no_file(place: Path) -> None:
-    liar = Other(place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id='"\nx = 1', p2p_port=1))
+    liar = Other(
+        place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id='"\nx = 1', p2p_port=1, height=9, earliest_height=1)
+    )
     await liar.server.start()
     assert await introduced(place, [liar], founder=False) is not None
     assert peering.persistent_peers() == ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import home, retention
-from hypermesh_ledger.retention import Retention
+from hypermesh_ledger.retention import Retention, WithPeers
+from hypermesh_ledger.snapshots import Snapshots
 
 paces = st.lists(
     st.tuples(st.integers(1, 1_500), st.sampled_from([0, 3, 20, 100, 1_000, 60_000])), min_size=1, max_size=6
@@ -43,3 +46,13 @@ def test_what_is_kept_is_bounded() -> None:
         lowest = kept.after(height, height * 1_000)
     assert height - lowest <= retention.BLOCKS + 1
     assert len(kept._young) <= retention.BLOCKS + 1
+
+
+def test_who_restores_a_snapshot_finds_the_blocks_after_it(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path, 1)
+    kept = WithPeers(snapshots)
+    for height in range(1, 5_000):
+        assert kept.after(height, height * 1_000) == 0, "without a snapshot nothing is forgotten"
+    for held, lowest in (((3_000,), 3_000), ((3_000, 4_000), 3_000), ((4_000, 5_000), 3_999)):
+        snapshots._heights = list(held)
+        assert kept.after(5_000, 5_000_000) == lowest

@@ -39,20 +39,24 @@ def fill(store: Store, heights: int, keys: int) -> None:
         store.advance(prepared)
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Snapshots, bytes]]:
-    """A state at height 4 with snapshots of 2 and 3, and the app hash of 3."""
-    directory = tmp_path_factory.mktemp("source")
-    store, taken = Store(directory / "state"), Snapshots(directory / "snapshots", 1)
-    fill(store, 4, 600)
-    for height in (1, 2, 3):
-        taken.take(store.past(height))
-    with store.past(3) as past:
+def app_hash_of(store: Store, height: int) -> bytes:
+    with store.past(height) as past:
         proof = past.prove(b"k/1")
     root = proof.value or proof.listing
     for step in proof.steps:
         root = merkle.climb(commitment.leaf(step.key, commitment.value_hash(root)), step.total, step.index, step.aunts)
-    yield store, taken, root
+    return root
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Snapshots, bytes]]:
+    """A state at height 6 with snapshots of 2 and 3, and the app hash of 3."""
+    directory = tmp_path_factory.mktemp("source")
+    store, taken = Store(directory / "state"), Snapshots(directory / "snapshots", 1)
+    fill(store, 6, 600)
+    for height in (1, 2, 3):
+        taken.take(store.past(height))
+    yield store, taken, app_hash_of(store, 3)
     store.close()
 
 
@@ -72,8 +76,63 @@ def offer(height: int, app_hash: bytes, **terms: int) -> abci.RequestOfferSnapsh
 def test_only_the_newest_are_kept(source: tuple[Store, Snapshots, bytes]) -> None:
     assert source[1].heights() == [2, 3]
     assert source[1].hash_of(2) != source[1].hash_of(3)
-    assert [Snapshots(Path(), 5).due(height) for height in (4, 5, 6, 10)] == [False, True, False, True]
+    assert [Snapshots(Path(), 5).due(height) for height in (4, 5, 6, 10)] == [False, True, True, True]
     assert not Snapshots(Path(), 0).due(0)
+    assert source[1].settled(4) == []
+    assert source[1].settled(5) == [2]
+    assert source[1].settled(6) == [2, 3]
+
+
+def test_one_that_is_missing_is_made_soon_and_none_is_made_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "state")
+    fill(store, 140, 3)
+    taken = Snapshots(tmp_path / "snapshots", 30)
+    assert [height for height in range(1, 40) if taken.due(height)] == [*range(30, 40)]
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshots, "RESERVE_BYTES", 1 << 60)
+        with pytest.raises(OSError, match="enlarge it"):
+            taken.take(store.past(37))
+    monkeypatch.setattr(taken, "_rest_until", 0.0)
+    assert [height for height in range(38, 140) if taken.due(height)] == [60, 90, 120, 137, 138, 139]
+    monkeypatch.setattr(snapshots, "REST", 10_000)
+    taken.take(store.past(137))
+    assert not taken.due(150)
+    monkeypatch.setattr(taken, "_rest_until", 0.0)
+    assert [height for height in range(138, 170) if taken.due(height)] == [150, 168, 169]
+    store.close()
+
+
+async def test_a_large_state_has_more_chunks(tmp_path: Path, joining: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [snapshots.chunks_for(size << 20) for size in (0, 256, 257, 1_000, 1 << 30)] == [64, 64, 128, 256, 4_096]
+    monkeypatch.setattr(snapshots, "CHUNK_BYTES", 30)
+    store, taken = Store(tmp_path / "large"), Snapshots(tmp_path / "snapshots", 1)
+    fill(store, 6, 600)
+    taken.take(store.past(2))
+    giving = Core(store, joining.verdicts, Pool(), Metrics(CollectorRegistry()), taken)
+    (listed,) = (await list_snapshots(giving, abci.RequestListSnapshots())).snapshots
+    assert listed.chunks > CHUNKS
+    app_hash = app_hash_of(store, 2)
+    await offer_snapshot(joining, abci.RequestOfferSnapshot(snapshot=listed, app_hash=app_hash))
+    for index in range(listed.chunks):
+        chunk = abci.RequestApplySnapshotChunk(index=index, chunk=taken.chunk(2, index))
+        assert (await apply_snapshot_chunk(joining, chunk)).result == APPLIED.ACCEPT
+    assert (joining.store.head.height, joining.store.head.app_hash) == (2, app_hash)
+    joining.store.close()
+    store.close()
+
+
+def test_a_chunk_that_no_peer_takes_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, taken = Store(tmp_path / "state"), Snapshots(tmp_path / "snapshots", 1)
+    fill(store, 3, 600)
+    monkeypatch.setattr(snapshots, "LARGEST_CHUNK", 100)
+    with pytest.raises(OSError, match="too large"):
+        taken.take(store.past(2))
+    assert taken.heights() == []
+    with pytest.raises(ChunkRefused, match="more than any honest peer sends"):
+        check_chunk(b"\0" * 101, 0, CHUNKS, b"")
+    store.close()
 
 
 async def test_a_joining_node_gets_the_same_state(source: tuple[Store, Snapshots, bytes], joining: Core) -> None:
@@ -136,10 +195,10 @@ def test_any_flipped_bit_of_a_chunk_is_refused(
 ) -> None:
     _, taken, app_hash = source
     chunk = bytearray(taken.chunk(3, index))
-    check_chunk(bytes(chunk), index, app_hash)
+    check_chunk(bytes(chunk), index, CHUNKS, app_hash)
     chunk[int(at * len(chunk))] ^= 1 << bit
     with pytest.raises(ChunkRefused):
-        check_chunk(bytes(chunk), index, app_hash)
+        check_chunk(bytes(chunk), index, CHUNKS, app_hash)
 
 
 def test_entries_that_no_state_has_are_refused(source: tuple[Store, Snapshots, bytes]) -> None:
@@ -155,7 +214,7 @@ def test_entries_that_no_state_has_are_refused(source: tuple[Store, Snapshots, b
         more = ledger_pb2.SnapshotChunk.FromString(taken.chunk(3, 0))
         more.entries.add(key=key, value=value)
         with pytest.raises(ChunkRefused):
-            check_chunk(more.SerializeToString(), 0, app_hash)
+            check_chunk(more.SerializeToString(), 0, CHUNKS, app_hash)
 
 
 def test_a_full_volume_keeps_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,26 @@
+"""Runs inside_joining.py in a network namespace of its own, where it makes four more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.root
+def test_joining() -> None:
+    inside = Path(__file__).with_name("inside_joining.py")
+    ran = subprocess.run(
+        [
+            *("unshare", "--net", "--mount", "--propagation", "private", "--"),
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(inside)),
+        ],
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
