@@ -114,9 +114,7 @@ def write(home: Path, out: IO[bytes], tell: Progress) -> tuple[About, int]:
     if (home / RESTORING).exists() or not (home / "config" / "genesis.json").exists():
         raise BackupFailed(f"{home} holds no ledger: give its directory by --home")
     if fetching.interrupted(home):
-        raise BackupFailed(
-            f"the ledger in {home} is fetching its state from peers: ask again when it follows the chain"
-        )
+        raise BackupFailed(f"the ledger in {home} is fetching its state from peers: ask again later")
     with contextlib.ExitStack() as stack:
         running = _running(home, stack)
         scratch = stack.enter_context(_scratch(home))
