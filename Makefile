@@ -121,7 +121,7 @@ bench: root venv host liboqs tools image ## Figures as tables and as JSON lines 
 	@failed=; for b in hack/bench/[a-z]*.py; do echo "== $$b"; $(PY) $$b || failed="$$failed $$b"; done; \
 	  [ -z "$$failed" ] || { echo "missed a bound or failed:$$failed"; exit 1; }
 
-bench-%: venv liboqs tools ## One of them: bench-agent, -controller, -joining, -ledger, -mesh, -proofs or -proxy
+bench-%: venv liboqs tools ## One of them: bench-agent, -controller, -joining, -ledger, -mesh, -proofs, -proxy or -state
 	@$(PY) hack/bench/$*.py
 
 .PHONY: clean

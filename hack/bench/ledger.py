@@ -1,11 +1,16 @@
 """Cost of a commit: the ledger beside CometBFT's own Go kvstore, on the same kind of validator, in the same run.
 
-    PYTHONSAFEPATH=1 python hack/bench/ledger.py [--repetitions 3] [--single 100] [--crowd 2000]
+    PYTHONSAFEPATH=1 python hack/bench/ledger.py [--repetitions 3] [--single 100] [--crowd 2000] [--seconds 10]
 
 One validator each (ML-DSA-65 key, the same consensus settings), clients on this machine.
-Ledger: signed Allocates of about 2 KB through gRPC over TLS, signature and four tickets checked, capacity reserved.
-kvstore: values of the same size through CometBFT's RPC, nothing checked, nothing kept on disk by the application.
-A single operation is submitted when the one before is committed; the crowd is submitted by 64 waiting clients.
+Ledger: Allocates of about 2 KB, each with a signature of its own, through gRPC over TLS; signature and four tickets
+checked, capacity reserved. kvstore: values of the same size through CometBFT's RPC on a unix socket, nothing checked,
+nothing kept on disk by the application.
+
+Single: submitted when the one before is committed. Crowd: as fast as four clients can, each by its cheapest road:
+SubmitMany with 200 in a call, and batches of 100 broadcast_tx_async; until all are committed, as both sides show.
+At a rate: one every 5 ms, whatever became of those before. Flood: what another operator's single operations wait for
+while one key keeps its share of the pool full, beside what they wait for without.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +35,23 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT), str(ROOT / "hack" / "bench")]  # last: they must shadow nothing
 
 from _rows import Row, compared, percentile, publish, resident, single  # noqa: E402
-from tests.builders import TrustRoot  # noqa: E402
+from tests.builders import TrustRoot, allocation  # noqa: E402
 from tests.integration.ledger_fixture import Settled, running_ledger, settle  # noqa: E402
 
+from hypermesh import operations  # noqa: E402
 from hypermesh.proofs.parameters import DEMO  # noqa: E402
-from hypermesh.v1 import proofs_pb2  # noqa: E402
-from hypermesh_clients.ledger import LedgerClient  # noqa: E402
+from hypermesh.refusals import Refused  # noqa: E402
+from hypermesh.v1 import proofs_pb2, trust_pb2  # noqa: E402
+from hypermesh_clients.ledger import Commit, LedgerClient  # noqa: E402
 from hypermesh_ledger import home  # noqa: E402
 from hypermesh_ledger.genesis import make_genesis  # noqa: E402
 from hypermesh_ledger.options import find_cometbft  # noqa: E402
 
-WAITING = 64
+CLIENTS = 4
+IN_A_CALL = 200
+FLOODS = 6
+"""Waves of 200 that wait at once: more than a key's share of the pool."""
+RATE = 200
 TX_BYTES = 2_000
 BASELINE = "CometBFT's Go kvstore"
 
@@ -69,13 +81,24 @@ class Kvstore:
     async def crowd(self, count: int) -> float:
         """Values committed a second."""
         values = [_value() for _ in range(count)]
+        batches = [values[first : first + 100] for first in range(0, count, 100)]
+        there = await self._size()
         began = time.perf_counter()
-        for first in range(0, count, 100):
-            await self.call(*(("broadcast_tx_sync", {"tx": value}) for value in values[first : first + 100]))
+
+        async def work() -> None:
+            while batches:
+                await self.call(*(("broadcast_tx_async", {"tx": value}) for value in batches.pop()))
+
+        await asyncio.gather(*(work() for _ in range(CLIENTS)))
         async with asyncio.timeout(300):
-            while (await self.call(("num_unconfirmed_txs", {})))["result"]["n_txs"] != "0":  # noqa: ASYNC110
+            while await self._size() < there + count:  # noqa: ASYNC110 - of another process
                 await asyncio.sleep(0.005)
         return count / (time.perf_counter() - began)
+
+    async def _size(self) -> int:
+        """Values that the application has committed."""
+        data = (await self.call(("abci_info", {})))["result"]["response"]["data"]
+        return int(json.loads(data)["size"])
 
 
 def _value() -> str:
@@ -124,22 +147,77 @@ async def ledger_singles(settled: Settled, name: str, count: int) -> list[float]
     return taken
 
 
+async def submit_all(settled: Settled, envelopes: Sequence[bytes]) -> int:
+    """Through SubmitMany, a client's calls one after another; how many were committed, all others gave way."""
+    clients = [LedgerClient(settled.ledger.target, settled.ledger.ca_pem) for _ in range(CLIENTS)]
+    calls = [envelopes[first : first + IN_A_CALL] for first in range(0, len(envelopes), IN_A_CALL)]
+    committed = 0
+
+    async def work(client: LedgerClient) -> None:
+        nonlocal committed
+        while calls:
+            async for _, outcome in client.submit_many(calls.pop(), 120):
+                if isinstance(outcome, Refused):
+                    raise outcome
+                committed += isinstance(outcome, Commit)
+
+    try:
+        await asyncio.gather(*map(work, clients))
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    return committed
+
+
 async def ledger_crowd(settled: Settled, name: str, count: int) -> float:
     """Allocates committed a second; signed before the clock starts."""
     envelopes = [settled.allocate(f"{name}-{index}") for index in range(count)]
-    clients = [LedgerClient(settled.ledger.target, settled.ledger.ca_pem) for _ in range(2)]
-    queue = list(enumerate(envelopes))
+    began = time.perf_counter()
+    if await submit_all(settled, envelopes) < count:
+        raise SystemExit("the pool was full: a crowd must fit into an operator's share")
+    return count / (time.perf_counter() - began)
 
-    async def work() -> None:
-        while queue:
-            index, envelope = queue.pop()
-            await clients[index % len(clients)].submit(envelope, timeout=120)
+
+async def ledger_at_rate(settled: Settled, name: str, rate: int, seconds: int) -> list[float]:
+    """Seconds from submission to commit at so many a second; signed before the first."""
+    envelopes = [settled.allocate(f"{name}-{index}") for index in range(rate * seconds)]
+    taken: list[float] = []
+
+    async def one(envelope: bytes, due: float) -> None:
+        await asyncio.sleep(due - time.perf_counter())
+        await settled.ledger.client.submit(envelope, timeout=60)
+        taken.append(time.perf_counter() - due)
 
     began = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(WAITING)))
-    rate = count / (time.perf_counter() - began)
-    await asyncio.gather(*(client.close() for client in clients))
-    return rate
+    await asyncio.gather(*(one(envelope, began + index / rate) for index, envelope in enumerate(envelopes)))
+    return taken
+
+
+async def flooded(settled: Settled, modest: Settled, name: str, count: int) -> tuple[list[float], list[float]]:
+    """Seconds that another operator's single operations take: alone, and while one key's share of the pool is full."""
+    alone = await ledger_singles(modest, f"{name}-alone", count)
+    keypair, refs, ledger = settled.operator.keypair, settled.refs(), settled.ledger
+    stop, waves = asyncio.Event(), iter(range(1_000_000))
+
+    async def wave() -> None:
+        while not stop.is_set():
+            number = next(waves)
+            asked = [
+                (ledger.operation(allocate=allocation(settled.node, settled.cpu, f"{name}-{number}-{each}", 1)), refs)
+                for each in range(IN_A_CALL)
+            ]
+            built = await asyncio.to_thread(operations.build_batch, asked, keypair.public, keypair.secret)
+            await submit_all(settled, built)
+
+    flood = [asyncio.create_task(wave()) for _ in range(FLOODS)]
+    try:
+        async with asyncio.timeout(120):
+            while not (await ledger.client.status(timeout=30)).mempool:  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.01)
+        beside = await ledger_singles(modest, f"{name}-beside", count)
+    finally:
+        stop.set()
+        await asyncio.gather(*flood)
+    return alone, beside
 
 
 async def measure(options: argparse.Namespace, directory: Path) -> list[Row]:
@@ -147,30 +225,44 @@ async def measure(options: argparse.Namespace, directory: Path) -> list[Row]:
     params = proofs_pb2.ProofParameters()
     params.CopyFrom(DEMO)
     params.epoch_ms = 3_600_000
-    ours: dict[str, list[float]] = {"p50": [], "p99": [], "rate": []}
-    theirs: dict[str, list[float]] = {"p50": [], "p99": [], "rate": []}
+    ours: dict[str, list[float]] = {"p50": [], "p95": [], "p99": [], "rate": []}
+    theirs: dict[str, list[float]] = {"p50": [], "p95": [], "p99": [], "rate": []}
+    steady: dict[str, list[float]] = {"p50": [], "p95": [], "p99": []}
+    alone: dict[str, list[float]] = {"p50": [], "p95": []}
+    beside: dict[str, list[float]] = {"p50": [], "p95": []}
     async with running_ledger(directory / "ledger", params) as ledger, kvstore(directory / "kvstore") as baseline:
         settled = await settle(ledger, 1 << 40)
+        modest = replace(settled, operator=await ledger.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator-2"))
         await ledger_singles(settled, "warm", 20)
         for repetition in range(options.repetitions):
             _latencies(ours, await ledger_singles(settled, f"single-{repetition}", options.single))
             _latencies(theirs, [await baseline.commit() for _ in range(options.single)])
             ours["rate"].append(await ledger_crowd(settled, f"crowd-{repetition}", options.crowd))
             theirs["rate"].append(await baseline.crowd(options.crowd))
+            _latencies(steady, await ledger_at_rate(settled, f"rate-{repetition}", RATE, options.seconds))
+            quiet, loud = await flooded(settled, modest, f"flood-{repetition}", options.single)
+            _latencies(alone, quiet)
+            _latencies(beside, loud)
         memory = {name: resident(pid) / 1024 for name, pid in ledger.pids().items()}
     return [
         *(
             compared(f"ledger commit of one Allocate, {name}", "ms", ours[name], BASELINE, theirs[name])
-            for name in ("p50", "p99")
+            for name in ("p50", "p95", "p99")
         ),
         compared("ledger Allocates committed", "1/s", ours["rate"], BASELINE, theirs["rate"]),
+        *(single(f"ledger commit at {RATE}/s, {name}", "ms", *steady[name]) for name in steady),
+        *(
+            compared(f"ledger commit beside a flood, {name}", "ms", beside[name], "without", alone[name])
+            for name in beside
+        ),
         *(single(f"ledger resident memory, {name}", "MiB", size) for name, size in sorted(memory.items())),
     ]
 
 
 def _latencies(kept: dict[str, list[float]], taken: list[float]) -> None:
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        kept[name].append(percentile(taken, share) * 1000)
+    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+        if name in kept:
+            kept[name].append(percentile(taken, share) * 1000)
 
 
 def main() -> None:
@@ -178,6 +270,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--single", type=int, default=100, help="operations one after another, a repetition")
     parser.add_argument("--crowd", type=int, default=2000, help="operations at once, a repetition")
+    parser.add_argument("--seconds", type=int, default=10, help="of a steady rate, a repetition")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ledger-bench-") as directory:
         publish("ledger", asyncio.run(measure(options, Path(directory))))

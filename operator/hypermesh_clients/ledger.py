@@ -8,7 +8,7 @@ Submitting the very same envelope again is always safe: the ledger's state, not 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,17 +62,44 @@ class LedgerClient:
     async def submit(self, envelope: bytes, timeout: float = 10.0) -> Commit:  # noqa: ASYNC109 - gRPC's own deadline
         """Returns when committed. Raises Refused with the ledger's reason, or LedgerUnavailable."""
         request = ledger_pb2.SubmitRequest(envelope=envelope)
-        response = await self._call(self._stub.Submit, request, timeout)
-        if response.reason:
-            try:
-                reason = Reason(response.reason)
-            except ValueError as error:
-                text = f"The ledger at {self.target} refuses for {response.reason}, which is unknown here: update."
-                raise LedgerUnavailable(text) from error
-            if reason is Reason.MempoolFull:
-                raise LedgerUnavailable(f"{response.message} {reason.remedy}")
-            raise Refused(reason, response.message)
-        return Commit(response.height, response.tx_hash)
+        return self._committed(await self._call(self._stub.Submit, request, timeout))
+
+    async def submit_many(
+        self,
+        envelopes: Sequence[bytes],
+        timeout: float = 30.0,  # noqa: ASYNC109 - gRPC's own deadline
+    ) -> AsyncGenerator[tuple[int, Commit | Refused | LedgerUnavailable], None]:
+        """One call for many, 1 MiB of them at most: (place, what became of it), in the order in which that is known.
+
+        Raises LedgerUnavailable: of those not told yet nothing is known.
+        """
+        call = self._stub.SubmitMany(ledger_pb2.SubmitManyRequest(envelopes=envelopes), timeout=timeout)
+        try:
+            async for some in call:
+                for answer in some.answers:
+                    yield answer.index, self._outcome(answer.response)
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        finally:
+            call.cancel()
+
+    def _committed(self, response: ledger_pb2.SubmitResponse) -> Commit:
+        outcome = self._outcome(response)
+        if isinstance(outcome, Commit):
+            return outcome
+        raise outcome
+
+    def _outcome(self, response: ledger_pb2.SubmitResponse) -> Commit | Refused | LedgerUnavailable:
+        if not response.reason:
+            return Commit(response.height, response.tx_hash)
+        try:
+            reason = Reason(response.reason)
+        except ValueError:
+            text = f"The ledger at {self.target} refuses for {response.reason}, which is unknown here: update."
+            return LedgerUnavailable(text)
+        if reason is Reason.MempoolFull:
+            return LedgerUnavailable(f"{response.message} {reason.remedy}")
+        return Refused(reason, response.message)
 
     async def status(self, timeout: float = 5.0) -> ledger_pb2.StatusResponse:  # noqa: ASYNC109
         """Height, block time, app hash, epoch and genesis. Raises LedgerUnavailable."""

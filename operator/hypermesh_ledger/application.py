@@ -170,7 +170,6 @@ async def run(options: argparse.Namespace) -> None:
             await proxy.stop()
         await server.stop(GRACE_S)
         await verifier.close()
-        verdicts.close()
         await probes.stop()
 
 

@@ -8,11 +8,12 @@ Everything here runs on one event loop; only signatures, proofs and the disk's c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -23,10 +24,10 @@ from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import home, keys, outcomes
-from hypermesh_ledger.checks import Check
+from hypermesh_ledger.checks import Check, Signature
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
-from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge
+from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge, signature
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.inbox import Inbox
@@ -38,6 +39,7 @@ from hypermesh_ledger.retention import Retention, WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
+from hypermesh_ledger.turns import Busy
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import VerifierLost
 from hypermesh_ledger.watches import Watches
@@ -46,6 +48,8 @@ _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+TOGETHER: Final = 16
+"""Operations judged before others of the event loop have their turn."""
 LOOK_BACK_S: Final = 5.0
 """Longest wait until an old height is looked at, behind others that look back."""
 HALT_S: Final = 30.0
@@ -145,13 +149,78 @@ class Core:
         while not waiter.done():
             left = min(asked + patience_s, max(asked, self._moved) + HALT_S) - loop.time()
             if left <= 0:
-                head, age_s = self.store.head, time.time() - self.store.head.time_ms / 1000
-                raise Undecided(
-                    f"no block decided it in {loop.time() - asked:.0f} s: the newest block here, {head.height}, is "
-                    f"{age_s:.0f} s old. It may still be committed; submit the same bytes again, also to another ledger"
-                )
+                raise self._undecided(loop.time() - asked)
             await asyncio.wait((waiter,), timeout=left)
         return waiter.result()
+
+    def _undecided(self, waited_s: float) -> Undecided:
+        head, age_s = self.store.head, time.time() - self.store.head.time_ms / 1000
+        return Undecided(
+            f"no block decided it in {waited_s:.0f} s: the newest block here, {head.height}, is "
+            f"{age_s:.0f} s old. It may still be committed; submit the same bytes again, also to another ledger"
+        )
+
+    async def submit_many(self, txs: Sequence[bytes]) -> AsyncGenerator[list[tuple[int, Result | Refused]], None]:
+        """As `submit` for each of them: places and outcomes, in groups as they are known.
+
+        All signatures are verified together, and what is good and new needs no task of its own. Raises Undecided when
+        no block comes; of those not told yet nothing is known.
+        """
+        known: list[tuple[int, Result | Refused]] = []
+        some = asyncio.Event()
+
+        def tell(index: int, outcome: Result | Refused) -> None:
+            known.append((index, outcome))
+            some.set()
+
+        def decided(index: int, waiter: asyncio.Future[Result]) -> None:
+            tell(index, waiter.result())
+
+        hashes = [operations.tx_hash(tx) for tx in txs]
+        waiters = [self.pool.wait_for(tx_hash) for tx_hash in hashes]
+        try:
+            await self._settle_signatures(txs)
+            for index, (tx, tx_hash) in enumerate(zip(txs, hashes, strict=True)):
+                try:
+                    height = await self.admit(tx, tx_hash)
+                except Refused as refusal:
+                    tell(index, refusal)
+                else:
+                    if height is None:
+                        waiters[index].add_done_callback(functools.partial(decided, index))
+                    else:
+                        tell(index, Result(tx_hash, height))
+                if index % TOGETHER == TOGETHER - 1:
+                    await asyncio.sleep(0)
+            left = len(txs)
+            loop = asyncio.get_running_loop()
+            asked = loop.time()
+            while left:
+                try:
+                    async with asyncio.timeout_at(max(asked, self._moved) + HALT_S):
+                        await some.wait()
+                except TimeoutError:
+                    if loop.time() < max(asked, self._moved) + HALT_S:
+                        continue  # blocks have come meanwhile, of others' operations
+                    raise self._undecided(loop.time() - asked) from None
+                some.clear()
+                group, known = known, []
+                left -= len(group)
+                yield group
+        finally:
+            for tx_hash, waiter in zip(hashes, waiters, strict=True):
+                self.pool.forget(tx_hash, waiter)
+
+    async def _settle_signatures(self, txs: Sequence[bytes]) -> None:
+        """Before each of them is judged; what is wrong with one is found then."""
+        checks: list[Signature] = []
+        for tx in txs:
+            with contextlib.suppress(Refused):
+                check = signature(self.base, operations.decode(tx))
+                if check is not None:
+                    checks.append(check)
+        with contextlib.suppress(VerifierLost):
+            await self.verdicts.settle_signatures(checks)
 
     async def admit(self, tx: bytes, tx_hash: bytes) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.
@@ -161,33 +230,40 @@ class Core:
         """
         if tx_hash in self.pool:
             return None
-        task = self._admissions.get(tx_hash)
-        if task is None:
-            task = asyncio.ensure_future(self._admit(tx))
-            self._admissions[tx_hash] = task
-            task.add_done_callback(lambda _: self._admissions.pop(tx_hash, None))
         try:
+            task = self._admissions.get(tx_hash)
+            if task is None:
+                decoded = operations.decode(tx)
+                try:
+                    return self._judged(decoded, tx)
+                except Unsettled as unsettled:
+                    task = asyncio.ensure_future(self._admit(decoded, tx, unsettled))
+                self._admissions[tx_hash] = task
+                task.add_done_callback(lambda _: self._admissions.pop(tx_hash, None))
             return await asyncio.shield(task)
         except Refused as refusal:
             self.metrics.refused(refusal.reason, "ingress")
             raise
 
-    async def _admit(self, tx: bytes) -> int | None:
-        decoded = operations.decode(tx)
+    async def _admit(self, decoded: operations.Decoded, tx: bytes, unsettled: Unsettled) -> int | None:
         while True:
-            head = self.store.head
-            moment = max(head.time_ms, time.time_ns() // 1_000_000)
-            block = Block(head.height + 1, moment, FIRST_HASH, (), self.votes)
+            await self._settle(unsettled, decoded)
             try:
-                height = judge(self.base, block, decoded, self.verdicts.known)
-                break
-            except Unsettled as unsettled:
-                await self._settle(unsettled, decoded)
-            except Refused as refusal:
-                if not self.pool.gossips or refusal.reason not in OUTDATED:
-                    raise
-                height = block.height
-                break
+                return self._judged(decoded, tx)
+            except Unsettled as another:
+                unsettled = another
+
+    def _judged(self, decoded: operations.Decoded, tx: bytes) -> int | None:
+        """Its height, or None and it is in the pool. Raises Refused, Unsettled."""
+        head = self.store.head
+        moment = max(head.time_ms, time.time_ns() // 1_000_000)
+        block = Block(head.height + 1, moment, FIRST_HASH, (), self.votes)
+        try:
+            height = judge(self.base, block, decoded, self.verdicts.known)
+        except Refused as refusal:
+            if not self.pool.gossips or refusal.reason not in OUTDATED:
+                raise
+            height = block.height
         if height <= head.height:
             return height
         self.pool.add(decoded, tx, self._share(decoded.envelope.signer))
@@ -201,10 +277,12 @@ class Core:
 
     async def _settle(self, unsettled: Unsettled, decoded: operations.Decoded) -> None:
         try:
-            await self.verdicts.settle(unsettled.check)
+            await self.verdicts.settle(unsettled.check, decoded.envelope.signer)
         except VerifierLost as error:
-            text = f"The {decoded.kind} operation's proof could not be verified: {error}"
+            text = f"The {decoded.kind} operation's signature or proof could not be verified: {error}"
             raise Refused(Reason.Malformed, text) from error
+        except Busy as error:
+            raise Refused(Reason.MempoolFull, "Too many proofs are waiting to be verified.") from error
 
     # -- blocks ----------------------------------------------------------------------------------------------
 

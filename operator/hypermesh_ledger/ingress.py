@@ -18,6 +18,7 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack, Undecided
+from hypermesh_ledger.execution import Result
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.execution.validators import seats
 from hypermesh_ledger.inspection import Inspection
@@ -30,6 +31,8 @@ CALLS: Final = 4_096
 """Calls under way at most, all clients together; the next one is told to come again."""
 CALLS_PER_CONNECTION: Final = 1_024
 """More of them wait at the client."""
+MANY: Final = 16_384
+"""Operations of SubmitMany under way at most, all clients together."""
 PROOFS: Final = 64
 """Proofs and light blocks under way at most."""
 ANSWER_S: Final = 0.5
@@ -61,6 +64,7 @@ class LedgerService:
         self._core = core
         self._proving = 0
         self._inspection = Inspection(core)
+        self._many = 0
 
     async def _answerable(self, request: Record | None, context: Any) -> Record:
         """Before the first block there is no genesis to answer by: UNAVAILABLE, as while the process starts."""
@@ -76,16 +80,31 @@ class LedgerService:
         request = await self._answerable(raw, context)
         remaining = context.time_remaining()
         try:
-            result = await self._core.submit(request.envelope, math.inf if remaining is None else remaining - ANSWER_S)
+            patience_s = math.inf if remaining is None else remaining - ANSWER_S
+            return _response(await self._core.submit(request.envelope, patience_s))
         except Undecided as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise AssertionError from error  # abort has raised
         except Refused as refusal:
-            return ledger_pb2.SubmitResponse(reason=refusal.reason, message=refusal.message)
-        reason = "" if result.reason is None else result.reason.value
-        return ledger_pb2.SubmitResponse(
-            reason=reason, message=result.message, height=result.height, tx_hash=result.tx_hash
-        )
+            return _response(refusal)
+
+    async def submit_many(self, raw: ledger_pb2.SubmitManyRequest | None, context: Any) -> None:
+        """Answers in groups, as they come. RESOURCE_EXHAUSTED when too many operations are under way."""
+        request = await self._answerable(raw, context)
+        answer, count = ledger_pb2.SubmitManyResponse.Answer, len(request.envelopes)
+        if self._many + count > MANY:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many operations under way; submit again later")
+        self._many += count
+        try:
+            async with aclosing(self._core.submit_many(request.envelopes)) as groups:
+                async for group in groups:
+                    answers = [answer(index=index, response=_response(outcome)) for index, outcome in group]
+                    async with asyncio.timeout(WRITE_S):
+                        await context.write(ledger_pb2.SubmitManyResponse(answers=answers))
+        except Undecided as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        finally:
+            self._many -= count
 
     async def status(self, raw: ledger_pb2.StatusRequest | None, context: Any) -> ledger_pb2.StatusResponse:
         """The newest committed block and the genesis."""
@@ -202,11 +221,21 @@ class LedgerService:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch already; watch again later")
 
 
+def _response(outcome: Result | Refused) -> ledger_pb2.SubmitResponse:
+    if isinstance(outcome, Refused):
+        return ledger_pb2.SubmitResponse(reason=outcome.reason, message=outcome.message)
+    reason = "" if outcome.reason is None else outcome.reason.value
+    return ledger_pb2.SubmitResponse(
+        reason=reason, message=outcome.message, height=outcome.height, tx_hash=outcome.tx_hash
+    )
+
+
 def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandler:
     """Like the generated registration, but bytes that don't parse are an answer, not an error in the log."""
     unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
     methods = {
         "Submit": _handler(unary, service.submit, ledger_pb2.SubmitRequest),
+        "SubmitMany": _handler(stream, service.submit_many, ledger_pb2.SubmitManyRequest),
         "Status": _handler(unary, service.status, ledger_pb2.StatusRequest),
         "GetAllocation": _handler(unary, service.get_allocation, ledger_pb2.GetAllocationRequest),
         "GetProof": _handler(unary, service.get_proof, ledger_pb2.GetProofRequest),

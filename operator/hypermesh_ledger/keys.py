@@ -38,6 +38,9 @@ OWED: Final = b"owed/"
 FORGIVEN: Final = b"forgiven"
 DELEGATIONS: Final = b"delegations/"
 
+DEVICE: Final = b"~device/"
+"""Derived from the assets: kept beside the state, in no app hash, no proof and no snapshot (see store)."""
+
 PRESENT: Final = b"\x01"
 """Value of an index entry that says everything by its key."""
 
@@ -60,6 +63,16 @@ def prefix(packed: bytes) -> bytes:
 def asset(asset_id: bytes) -> bytes:
     """-> AssetRecord"""
     return ASSET + asset_id
+
+
+def devices(device: bytes) -> bytes:
+    """Prefix of the index entries of all assets that were ever registered with this work device."""
+    return DEVICE + device
+
+
+def device(device: bytes, asset_id: bytes) -> bytes:
+    """Index of assets by their work device; a retired asset, or one registered anew with another, keeps its entry."""
+    return DEVICE + device + asset_id
 
 
 def allocation(allocation_id: bytes) -> bytes:

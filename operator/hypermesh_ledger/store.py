@@ -5,6 +5,9 @@
 A crash before that transaction leaves the state of the block before; CometBFT then replays the block. A crash after it
 leaves the new state, and Info tells CometBFT that the block is done. There is no third case. The same transaction
 writes what the block overwrote (see history), so that a state of before can be read and proven.
+
+Beside the state's entries are those that follow from them (keys.DEVICE): written with them, in no hash. They are made
+again at the start when another program, or a restore, has written the state without them.
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ import lmdb
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, history, outcomes
+from hypermesh_ledger import commitment, history, keys, outcomes
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
 MAP_BYTES: Final = 1 << 38
 """Address space for the database (256 GiB); the file takes only what the state needs."""
 _HEAD: Final = b"head"
+_DERIVED: Final = b"derived"
+"""Until which height derived entries were written; 8 bytes."""
+READ: Final = 4_096
+"""Keys whose values a snapshot remembers, at most: those of node, asset and tickets are asked for by each operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +49,36 @@ class Prepared:
 class Snapshot:
     """A Reader of one committed height, unmoved by later commits. Store closes it at the next."""
 
-    def __init__(self, environment: Any, state: Any, head: ledger_pb2.Block) -> None:
+    def __init__(
+        self, environment: Any, state: Any, head: ledger_pb2.Block, read: dict[bytes, bytes | None] | None = None
+    ) -> None:
+        """read: what is known of this height already."""
         self._environment = environment
         self._transaction = environment.begin(buffers=False)
         self._state = state
+        self._read = read or {}
         self.head = head
 
     def get(self, key: bytes) -> bytes | None:
         """See state.Reader."""
+        if key in self._read:
+            return self._read[key]
         value: bytes | None = self._transaction.get(key, db=self._state)
+        if len(self._read) >= READ:
+            self._read.clear()
+        self._read[key] = value
         return value
 
     def get_of(self, database: Any, key: bytes) -> bytes | None:
         """As `get`, of another database of the same moment."""
         value: bytes | None = self._transaction.get(key, db=database)
         return value
+
+    def known_after(self, writes: Writes) -> dict[bytes, bytes | None]:
+        """What is known of the next height, which these writes make of this one. This one is not to be read again."""
+        for key in self._read.keys() & writes.keys():
+            self._read[key] = writes[key]
+        return self._read
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Generator[tuple[bytes, bytes], None, None]:
         """See state.Reader; after: only keys behind this one."""
@@ -144,6 +166,7 @@ class Store:
         self._root = self._read_tree()
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         self._drop_broken_history()
+        self._derive()
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
             text = f"The state in {directory} is damaged (its tree does not give its app hash)."
             raise StoreUnusable(
@@ -159,7 +182,8 @@ class Store:
         """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
         with self._environment.begin() as transaction:
             read = partial(history.read_bucket, transaction, self._hashes)
-            leaves, hashes = commitment.bucket_changes(writes, read)
+            hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
+            leaves, hashes = commitment.bucket_changes(hashed, read)
         update = self._root.update(leaves)
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
         return Prepared(head, writes, hashes, update)
@@ -182,13 +206,15 @@ class Store:
                 _write(transaction, self._hashes, prepared.hashes)
                 _write(transaction, self._tree, prepared.update.leaves)
                 transaction.put(_HEAD, prepared.head.SerializeToString(deterministic=True), db=self._meta)
+                transaction.put(_DERIVED, u64(prepared.head.height), db=self._meta)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("write", error) from error
 
     def advance(self, prepared: Prepared) -> None:
         """Let readers see what `commit` made durable."""
         self._root.apply(prepared.update)
-        old, self.snapshot = self.snapshot, self._read(prepared.head)
+        old = self.snapshot
+        self.snapshot = Snapshot(self._environment, self._state, prepared.head, old.known_after(prepared.writes))
         old.close()
 
     def past(self, height: int) -> history.Past:
@@ -237,6 +263,7 @@ class Store:
         except (lmdb.Error, OSError) as error:
             raise self._unusable("write", error) from error
         self._root = root
+        self._derive(head)
         old, self.snapshot = self.snapshot, self._read(head)
         old.close()
 
@@ -258,6 +285,26 @@ class Store:
         if newest not in (None, self.head.height):
             self._drop(self._history)
 
+    def _derive(self, head: ledger_pb2.Block | None = None) -> None:
+        """Make the derived entries anew, unless they are of this height (the store's head) already."""
+        height = u64((head or self.head).height)
+        with self._environment.begin() as transaction:
+            if transaction.get(_DERIVED, db=self._meta, default=u64(0)) == height:
+                return
+        try:
+            with self._environment.begin(write=True) as transaction:
+                with transaction.cursor(self._state) as cursor:
+                    while cursor.set_range(keys.DEVICE) and cursor.key().startswith(keys.DEVICE):
+                        cursor.delete()
+                    named = [_device(value) for _, value in _under(cursor, keys.ASSET)]
+                for key in named:
+                    transaction.put(key, keys.PRESENT, db=self._state)
+                transaction.put(_DERIVED, height, db=self._meta)
+        except (lmdb.Error, OSError) as error:
+            raise self._unusable("write", error) from error
+        self.snapshot.close()
+        self.snapshot = self._read(self.head)
+
     def close(self) -> None:
         """Close the database; snapshots are dead afterwards."""
         self.snapshot.close()
@@ -271,6 +318,19 @@ class Store:
             f"Can't {deed} the state in {self._directory}: {error}. "
             "Free space on the volume or enlarge it, and check that this process may write there."
         )
+
+
+def _under(cursor: Any, prefix: bytes) -> Generator[tuple[bytes, bytes], None, None]:
+    if cursor.set_range(prefix):
+        for key, value in cursor:
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+
+def _device(asset: bytes) -> bytes:
+    registration = ledger_pb2.AssetRecord.FromString(asset).registration
+    return keys.device(registration.work_device, registration.asset_id)
 
 
 def _write(transaction: Any, database: Any, writes: Any) -> None:

@@ -1,6 +1,6 @@
 """Answers to checks, remembered: computed before a block when they can be, so that blocks are quick.
 
-ingress: settle(check) in a thread (signatures) or in the verifier process (proofs), then judge with `known`
+ingress: settle(check) in the verifier's processes, then judge with `known`
 block:   `required` computes a missing signature at once and asks for a missing proof by raising Unsettled;
          FinalizeBlock settles all of them and executes again (execution is pure, so that costs only time)
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Final
 
-from hypermesh.refusals import Reason, Refused
+from hypermesh.refusals import Refused
 from hypermesh_ledger.checks import Check, Proof, Signature, verify_now
-from hypermesh_ledger.verifier import Verifier
+from hypermesh_ledger.verifier import Answer, Verifier
 
 CAPACITY: Final = 50_000
-THREADS: Final = 2
 
 
 class Unsettled(Exception):
@@ -28,16 +27,11 @@ class Unsettled(Exception):
         self.check = check
 
 
-Answer = tuple[Reason, str] | None
-"""None for accepted, else the refusal (as plain values: an exception would keep its frames, and the bytes in them)."""
-
-
 class Verdicts:
     """A cache of answers by the check's key."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="signature")
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
     def known(self, check: Check) -> None:
@@ -56,18 +50,24 @@ class Verdicts:
             self._remember(key, _answer(check))
         self._tell(key)
 
-    async def settle(self, check: Check) -> None:
-        """Have the answer computed off the event loop. Raises VerifierLost when the verifier died of it twice."""
+    async def settle(self, check: Check, lane: bytes | None = None) -> None:
+        """Have the answer computed; lane: whose proof it is, None for a block's. Raises VerifierLost, Busy."""
         key = check.key
         if key in self._answers:
             return
         match check:
             case Signature():
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._threads, _answer, check)
+                answer = await self._verifier.signature(check)
             case Proof():
-                answer = await self._verifier.verify(check)
+                answer = await self._verifier.verify(check, lane)
         self._remember(key, answer)
+
+    async def settle_signatures(self, checks: Sequence[Signature]) -> None:
+        """All of them together. Raises VerifierLost."""
+        asked = {key: check for check in checks if (key := check.key) not in self._answers}
+        answers = await asyncio.gather(*map(self._verifier.signature, asked.values()))
+        for key, answer in zip(asked, answers, strict=True):
+            self._remember(key, answer)
 
     def _remember(self, key: bytes, answer: Answer) -> None:
         self._answers[key] = answer
@@ -78,10 +78,6 @@ class Verdicts:
         answer = self._answers[key]
         if answer is not None:
             raise Refused(*answer)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _answer(check: Check) -> Answer:

@@ -1,8 +1,10 @@
-"""Proofs verified in a process of their own: native code that parses strangers' bytes must not take the ledger along.
+"""Signatures and proofs verified in processes of their own, each started when it is first needed.
 
-    application -- frame(kind, parts...) --> `python -m hypermesh_ledger.verifier` -- frame(reason, message) -->
+    application -- frame(kind, last, parts...)* --> `python -m hypermesh_ledger.verifier` -- frame(reason, message)* -->
 
-Started at the first proof, ended by the closing of its standard input (so also when the application is killed).
+Proofs, because native code that parses strangers' bytes must not take the ledger along; in one process those that a
+block waits for, in another everybody else's, in turn. Signatures, because threads share one interpreter: a busy
+ledger would wait for each of theirs. Ended by the closing of their standard input (also when the ledger is killed).
 """
 
 from __future__ import annotations
@@ -12,25 +14,88 @@ import logging
 import os
 import struct
 import sys
+from collections import deque
+from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 from hypermesh.refusals import Reason, Refused
-from hypermesh_ledger.checks import Proof, verify_now
+from hypermesh_ledger.checks import Check, Proof, Signature, verify_now
+from hypermesh_ledger.turns import Turns
 
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 60.0
 MAX_ANSWER_BYTES: Final = 1 << 16
-_PARTS: Final = struct.Struct(">B6I")
+AT_ONCE: Final = 256
+"""Signatures sent together at most."""
+SIGNATURE: Final = 0
+"""In place of a proof's kind; that of no proof."""
+_PARTS: Final = struct.Struct(">BB6I")
 _ANSWER: Final = struct.Struct(">2I")
+
+Answer = tuple[Reason, str] | None
+"""None for accepted, else the refusal (as plain values: an exception would keep its frames, and the bytes in them)."""
 
 
 class VerifierLost(Exception):
-    """The verifier process died or hung on this proof, twice. The proof is neither accepted nor refused."""
+    """The process died or hung on this, twice. It is neither accepted nor refused."""
 
 
 class Verifier:
-    """One verifier process, one proof at a time, started again when it died."""
+    """Three processes at most; all calls on one event loop."""
+
+    def __init__(self) -> None:
+        self._blocks, self._others, self._signing = _Process(), _Process(), _Process()
+        self._turns = Turns()
+        self.waiting = 0
+        """Proofs that wait for a verdict, those under way included."""
+        self._signatures: deque[tuple[Signature, asyncio.Future[Answer]]] = deque()
+        self._emptying: asyncio.Task[None] | None = None
+
+    async def verify(self, check: Proof, lane: bytes | None) -> Answer:
+        """lane: whose, None for a block's. Raises VerifierLost, Busy."""
+        self.waiting += 1
+        try:
+            if lane is None:
+                return (await self._blocks.ask([check]))[0]
+            async with self._turns.turn(lane):
+                return (await self._others.ask([check]))[0]
+        finally:
+            self.waiting -= 1
+
+    def signature(self, check: Signature) -> asyncio.Future[Answer]:
+        """First come, first served: it takes less than to receive one, and the signer is only claimed.
+
+        Those that come while others are being verified are sent together. The future may raise VerifierLost.
+        """
+        told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._signatures.append((check, told))
+        if self._emptying is None or self._emptying.done():
+            self._emptying = asyncio.create_task(self._empty())
+        return told
+
+    async def _empty(self) -> None:
+        while self._signatures:
+            some = [self._signatures.popleft() for _ in range(min(AT_ONCE, len(self._signatures)))]
+            try:
+                answers = await self._signing.ask([check for check, _ in some])
+            except VerifierLost as error:
+                for _, told in some:
+                    if not told.done():
+                        told.set_exception(error)
+                continue
+            for (_, told), answer in zip(some, answers, strict=True):
+                if not told.done():
+                    told.set_result(answer)
+
+    async def close(self) -> None:
+        """End the processes."""
+        for each in (self._blocks, self._others, self._signing):
+            await each.close()
+
+
+class _Process:
+    """One process, one question at a time, started again when it died."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -38,28 +103,24 @@ class Verifier:
         self.waiting = 0
         """Proofs that wait for a verdict, the one under way included."""
 
-    async def verify(self, check: Proof) -> tuple[Reason, str] | None:
-        """None when the proof is good, else why not. Raises VerifierLost."""
-        self.waiting += 1
-        try:
-            async with self._turn:
-                for _ in range(2):
-                    try:
-                        async with asyncio.timeout(TIMEOUT_S):
-                            return await self._ask(check)
-                    except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
-                        _log.warning("proof verifier lost: %r; starting it again", error)
-                        await self._stop()
-        finally:
-            self.waiting -= 1
-        raise VerifierLost(f"The verifier died twice on a proof of {check.subject.hex()[:16]}.")
+    async def ask(self, checks: Sequence[Check]) -> list[Answer]:
+        """Raises VerifierLost."""
+        async with self._turn:
+            for _ in range(2):
+                try:
+                    async with asyncio.timeout(TIMEOUT_S):
+                        return await self._ask(checks)
+                except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+                    _log.warning("verifier lost: %r; starting it again", error)
+                    await self._stop()
+        raise VerifierLost("The verifier died twice on it.")
 
     async def close(self) -> None:
         """End the process."""
         async with self._turn:
             await self._stop()
 
-    async def _ask(self, check: Proof) -> tuple[Reason, str] | None:
+    async def _ask(self, checks: Sequence[Check]) -> list[Answer]:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -73,11 +134,11 @@ class Verifier:
         if writer is None or reader is None:
             raise OSError("the verifier has no pipes")
         try:
-            writer.write(_frame(check))
+            writer.write(b"".join(_frame(check, check is checks[-1]) for check in checks))
         except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
             raise OSError(f"the verifier closed its input: {error}") from error
         await writer.drain()
-        return await read_answer(reader)
+        return [await read_answer(reader) for _ in checks]
 
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -86,9 +147,11 @@ class Verifier:
         self._process = None
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[Reason, str] | None:
-    """None: the proof is good. Raises IncompleteReadError, and OSError for what no verifier in its right mind says."""
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """None: it is good. Raises IncompleteReadError, and OSError for what no verifier in its right mind says."""
     lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
+    if lengths == (0, 0):
+        return None
     if max(lengths) > MAX_ANSWER_BYTES:
         raise OSError(f"the verifier answers with {max(lengths)} bytes")
     parts = [await reader.readexactly(length) for length in lengths]
@@ -99,23 +162,30 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[Reason, str] | None
         raise OSError(f"the verifier answers with garbage: {error}") from error
 
 
-def _frame(check: Proof) -> bytes:
-    parts = (check.challenge, check.subject, check.proof, check.parameters, check.seed, check.root)
-    return _PARTS.pack(check.kind, *(len(part) for part in parts)) + b"".join(parts)
+def _frame(check: Check, last: bool = True) -> bytes:
+    match check:
+        case Signature():
+            kind, parts = SIGNATURE, (check.public, check.signature, check.operation, check.tickets, b"", b"")
+        case Proof():
+            kind = check.kind
+            parts = (check.challenge, check.subject, check.proof, check.parameters, check.seed, check.root)
+    return _PARTS.pack(kind, last, *(len(part) for part in parts)) + b"".join(parts)
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer frames until the other side closes."""
     while len(header := requests.read(_PARTS.size)) == _PARTS.size:
-        kind, *lengths = _PARTS.unpack(header)
-        challenge, subject, proof, parameters, seed, root = (requests.read(length) for length in lengths)
+        kind, last, *lengths = _PARTS.unpack(header)
+        parts = [requests.read(length) for length in lengths]
+        check = Signature(*parts[:4]) if kind == SIGNATURE else Proof(kind, *parts)
         reason, message = b"", b""
         try:
-            verify_now(Proof(kind, challenge, subject, proof, parameters, seed, root))
+            verify_now(check)
         except Refused as refusal:
             reason, message = refusal.reason.encode(), refusal.message.encode()
         answers.write(_ANSWER.pack(len(reason), len(message)) + reason + message)
-        answers.flush()
+        if last:
+            answers.flush()
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ MISSED_A_BOUND = 1
 SMALL = {
     "agent": ["--repetitions", "1", "--settle", "1"],
     "controller": ["--objects", "10", "--repetitions", "1"],
-    "ledger": ["--repetitions", "1", "--single", "3", "--crowd", "20"],
+    "ledger": ["--repetitions", "1", "--single", "3", "--crowd", "20", "--seconds", "1"],
     "proofs": ["--repetitions", "1"],
+    "state": ["--assets", "1000,2000", "--operations", "10"],
     "proxy": ["--repetitions", "1", "--elements", "50", "--reads", "20"],
 }
 

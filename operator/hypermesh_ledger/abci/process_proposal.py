@@ -9,8 +9,10 @@ from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 
 async def process_proposal(core: Core, request: abci.RequestProcessProposal) -> abci.ResponseProcessProposal:
-    """Rejected when a transaction is not canonical, or is there twice."""
-    accept = len(set(request.txs)) == len(request.txs) and all(map(_well_formed, request.txs))
+    """Rejected when a transaction is not canonical (those in the pool are), or is there twice."""
+    accept = len(set(request.txs)) == len(request.txs) and all(
+        operations.tx_hash(tx) in core.pool or _well_formed(tx) for tx in request.txs
+    )
     status = abci.ResponseProcessProposal.ACCEPT if accept else abci.ResponseProcessProposal.REJECT
     return abci.ResponseProcessProposal(status=status)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.execution import (
@@ -182,7 +182,18 @@ def _signer(context: Context) -> Signer:
     return signer
 
 
+def signature(base: Reader, decoded: operations.Decoded) -> Signature | None:
+    """The check of an enrolled signer's signature, which `judge` will ask for; None for any other signer."""
+    record = read(base, keys.node(decoded.envelope.signer), ledger_pb2.NodeRecord)
+    if record is None:
+        return None
+    return _signature(decoded, trust_pb2.CertificateBody.FromString(record.certificate.body).subject_key)
+
+
 def _check_signature(context: Context, public: bytes) -> None:
-    envelope = context.decoded.envelope
-    operation, tickets = operations.signed_parts(envelope)
-    context.verify(Signature(public, envelope.signature, operation, tickets))
+    context.verify(_signature(context.decoded, public))
+
+
+def _signature(decoded: operations.Decoded, public: bytes) -> Signature:
+    operation, tickets = operations.signed_parts(decoded.envelope)
+    return Signature(public, decoded.envelope.signature, operation, tickets)

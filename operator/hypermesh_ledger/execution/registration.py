@@ -38,6 +38,7 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
         registration=operation, node=signer.key_id, revision=follows + 1, height=context.height
     )
     context.put(keys.asset(operation.asset_id), record)
+    context.state.put(keys.device(operation.work_device, operation.asset_id), keys.PRESENT)
     behaviour.counted(context, signer.key_id, operation, 1)
     return context.height
 

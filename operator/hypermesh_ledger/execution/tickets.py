@@ -76,11 +76,11 @@ def _forget(context: Context, key: bytes, ticket: proofs_pb2.Ticket) -> None:
 
 def _depended_on(context: Context, ticket: proofs_pb2.Ticket) -> bool:
     """Whether a registered asset names the device; mostly that is the device's own."""
-    own = read(context.state, keys.asset(ticket.subject), ledger_pb2.AssetRecord)
-    if own is not None and not own.retired:
-        return True
-    assets = (ledger_pb2.AssetRecord.FromString(value) for _, value in context.state.scan(keys.ASSET))
-    return any(each.registration.work_device == ticket.subject and not each.retired for each in assets)
+    index = keys.devices(ticket.subject)
+    named = (key[len(index) :] for key, _ in context.state.scan(index))
+    assets = (read(context.state, keys.asset(each), ledger_pb2.AssetRecord) for each in (ticket.subject, *named))
+    wanted = (each for each in assets if each is not None and not each.retired)
+    return any(ticket.subject in (each.registration.asset_id, each.registration.work_device) for each in wanted)
 
 
 def _require_ticket(

@@ -39,7 +39,6 @@ async def replay(blocks: list[Path], store: Path) -> list[str]:
             await core.commit()
             hashes.append(answer.app_hash.hex())
     finally:
-        verdicts.close()
         await verifier.close()
     return hashes
 

@@ -14,7 +14,7 @@ import pytest
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
-from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
+from hypermesh_clients.ledger import Commit, LedgerClient, LedgerUnavailable
 from hypermesh_clients.mirror import Mirror
 
 from ...builders import allocation, member, registration
@@ -35,6 +35,23 @@ async def release(settled: Settled, uid: str) -> None:
     operation = ledger_pb2.Release(allocation_id=asked.allocation_id)
     commit = await settled.ledger.submit(settled.operator, settled.refs(), release=operation)
     await settled.ledger.mirror.wait_until(lambda: settled.ledger.mirror.height >= commit.height, 10)
+
+
+async def test_many_in_one_call(settled: Settled) -> None:
+    good = [settled.allocate(f"many-{each}", 1) for each in range(20)]
+    before, told = settled.reserved, {}
+    async for index, outcome in settled.ledger.client.submit_many([*good, b"no envelope"]):
+        told[index] = outcome
+    refused = told.pop(20)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Reason.Malformed
+    assert sorted(told) == list(range(20))
+    for index, outcome in told.items():
+        assert isinstance(outcome, Commit), outcome
+        assert outcome.tx_hash == operations.tx_hash(good[index])
+    await settled.ledger.mirror.wait_until(lambda: settled.reserved == before + 20, 30)
+    for each in range(20):
+        await release(settled, f"many-{each}")
 
 
 async def test_commit_is_seen_everywhere(settled: Settled) -> None:

@@ -50,7 +50,6 @@ async def core(stage: Stage, tmp_path: Path) -> Any:
     made, verifier = core_of(stage, tmp_path / "state")
     yield made
     await verifier.close()
-    made.verdicts.close()
     made.store.close()
 
 

@@ -35,7 +35,6 @@ async def core(settled: Settled, tmp_path: Path) -> AsyncIterator[Core]:
     made, verifier = core_of(settled, tmp_path / "state")
     yield made
     await verifier.close()
-    made.verdicts.close()
     made.store.close()
 
 

@@ -15,7 +15,7 @@ from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
-from hypermesh_ledger.execution import Block, Outcome, execute
+from hypermesh_ledger.execution import Block, Outcome, Result, execute
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
@@ -65,13 +65,12 @@ async def test_proofs_of_a_block_are_settled_in_one_pass(
     assert len(executions) == 2
     assert world.block(*txs) == pending.outcome.results
     await verifier.close()
-    core.verdicts.close()
     core.store.close()
 
 
 async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> None:
     """Not by a time-out, but by the reason, as soon as no block can take the operation any more."""
-    core, _ = core_of(settled, tmp_path / "state")
+    core, verifier = core_of(settled, tmp_path / "state")
     tx = settled.allocate(allocation(settled.node, settled.cpu, "late", 1))
     until_ms = operations.decode(tx).operation.valid_until_ms
     submitting = asyncio.create_task(core.submit(tx))
@@ -85,7 +84,7 @@ async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> No
         result = await submitting
     assert (result.reason, result.height, len(core.pool)) == (Reason.Expired, 0, 0)
     assert result.message
-    core.verdicts.close()
+    await verifier.close()
     core.store.close()
 
 
@@ -107,7 +106,6 @@ async def test_who_waits_for_a_chain_that_stands_is_told_in_time(
         await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [tx]))
         await core.commit()
         assert ((await again).reason, (await again).height) == (None, settled.height + 1)
-    core.verdicts.close()
     core.store.close()
 
 
@@ -128,7 +126,6 @@ async def test_blocks_that_come_keep_a_submitter_waiting(
         await core.finalize(Block(settled.height + 21, settled.now_ms + 21, b"h" * 32, [tx]))
         await core.commit()
         assert (await submitting).reason is None
-    core.verdicts.close()
     core.store.close()
 
 
@@ -142,7 +139,6 @@ async def test_a_lone_ledger_refuses_at_once(settled: Settled, tmp_path: Path) -
         with pytest.raises(Refused) as caught:
             await core.submit(tx)
         assert caught.value.reason is reason
-    core.verdicts.close()
     core.store.close()
 
 
@@ -160,14 +156,13 @@ async def test_with_peers_a_block_says_what_a_ledger_that_is_behind_can_not(sett
         await core.commit()
         results = [(each.reason, each.height) for each in await asyncio.gather(*waiting)]
     assert results == [(Reason.InsufficientCapacity, height), (None, height)]
-    core.verdicts.close()
     core.store.close()
 
 
 async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "OPERATORS_SHARE", Share(2, 1 << 20))
     monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", Share(1, 1 << 20))
-    core, _ = core_of(settled, tmp_path / "state")
+    core, verifier = core_of(settled, tmp_path / "state")
     refs = settled.refs(settled.node, settled.node, settled.cpu_id)
     update = ledger_pb2.UpdateAsset(asset_id=settled.cpu_id, revision=1, sharing=settled.cpu.sharing)
     updates = []
@@ -184,7 +179,32 @@ async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch:
     for less, more in ((EVERYBODYS_SHARE, OPERATORS_SHARE), (OPERATORS_SHARE, WHOLE)):
         assert less.txs < more.txs
         assert less.bytes < more.bytes
-    core.verdicts.close()
+    await verifier.close()
+    core.store.close()
+
+
+async def test_many_at_once_get_each_its_own_answer(settled: Settled, tmp_path: Path) -> None:
+    """As one by one; the good ones when a block has decided, what is wrong at once, and twice the same once."""
+    core, verifier = core_of(settled, tmp_path / "state")
+    good = [settled.allocate(allocation(settled.node, settled.cpu, f"many-{each}", 1)) for each in range(20)]
+    too_much = settled.allocate(allocation(settled.node, settled.cpu, "too-much", 101))
+    forged = operations.decode(settled.allocate(allocation(settled.node, settled.cpu, "forged", 1))).envelope
+    forged.signature = operations.decode(good[0]).envelope.signature
+    txs = [b"no envelope", *good, too_much, operations.canonical(forged), good[3]]
+    groups = core.submit_many(txs)
+    async with asyncio.timeout(60):
+        first = await anext(groups)
+        told = {index: outcome.reason for index, outcome in first}
+        assert told == {0: Reason.Malformed, 21: Reason.InsufficientCapacity, 22: Reason.BadSignature}
+        assert len(core.pool) == 20
+        block = Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, core.pool.take(1 << 20, settled.now_ms))
+        await core.finalize(block)
+        await core.commit()
+        rest = [outcome async for group in groups for outcome in group]
+    assert sorted(index for index, _ in rest) == [*range(1, 21), 23]
+    assert all(isinstance(each, Result) and each.reason is None and each.height == block.height for _, each in rest)
+    assert not core.pool._waiters
+    await verifier.close()
     core.store.close()
 
 
@@ -216,5 +236,4 @@ async def test_who_looks_back_waits_for_others_and_not_for_ever(
         await core.past_value(b"a", height + 5)
     assert not core._looking_back.locked()
     await verifier.close()
-    core.verdicts.close()
     core.store.close()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypermesh_ledger import commitment
+from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger import commitment, keys
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Fork, Memory, Writes
 from hypermesh_ledger.store import Store
@@ -158,3 +159,27 @@ def test_the_store_scans_like_memory(tmp_path: Path) -> None:
     assert list(store.snapshot.scan(b"a/", b"a/1")) == [(b"a/2", b"2")]
     assert list(store.snapshot.scan(b"a/", b"a/2")) == []
     store.close()
+
+
+def test_derived_entries_are_in_no_hash_and_made_anew(tmp_path: Path) -> None:
+    """A program that knows of none may have written the state; it must not matter for any validator's execution."""
+    device, other = b"d" * 32, b"o" * 32
+    registration = ledger_pb2.RegisterAsset(asset_id=b"a" * 32, work_device=device)
+    asset = ledger_pb2.AssetRecord(registration=registration).SerializeToString()
+    entries: Writes = {keys.asset(b"a" * 32): asset, b"zoo": b"z"}
+    index: Writes = {keys.device(device, b"a" * 32): keys.PRESENT}
+    store = Store(tmp_path)
+    with_it, without = store.prepare(1, 1, entries | index), store.prepare(1, 1, entries)
+    assert with_it.head.app_hash == without.head.app_hash
+    assert with_it.hashes == without.hashes
+    store.commit(without)  # as the program did that knows of no index
+    store.advance(without)
+    with store._environment.begin(write=True) as transaction:
+        transaction.put(keys.device(other, b"a" * 32), keys.PRESENT, db=store._state)  # of before it ran
+        transaction.delete(b"derived", db=store._meta)
+    store.close()
+    for _ in range(2):
+        store = Store(tmp_path)
+        assert [key for key, _ in store.snapshot.scan(keys.DEVICE)] == list(index)
+        assert store.snapshot.get(keys.asset(b"a" * 32)) == asset
+        store.close()

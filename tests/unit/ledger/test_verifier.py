@@ -22,13 +22,13 @@ async def killed_between_proofs() -> list[object]:
     spoilt = Proof(proofs_pb2.PROOF_KIND_TIME, b"\1" * 32, b"\2" * 32, WRONG, DEMO.SerializeToString(), b"", b"")
     verifier = Verifier()
     try:
-        answers: list[object] = [await verifier.verify(spoilt)]
+        answers: list[object] = [await verifier.verify(spoilt, None)]
         for pause in (0.0, 0.2):
-            process = verifier._process
+            process = verifier._blocks._process
             assert process is not None
             os.kill(process.pid, signal.SIGKILL)
             await asyncio.sleep(pause)
-            answers.append(await verifier.verify(spoilt))
+            answers.append(await verifier.verify(spoilt, None))
         return answers
     finally:
         await verifier.close()

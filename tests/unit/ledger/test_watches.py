@@ -126,7 +126,6 @@ async def test_who_lags_is_cut_off_before_synced(
 async def core(store: Store) -> AsyncIterator[Core]:
     verdicts = Verdicts(Verifier())
     yield Core(store, verdicts, Pool(), Metrics(CollectorRegistry()))
-    verdicts.close()
     store.close()
 
 
