@@ -36,7 +36,7 @@ sys.path += [str(ROOT), str(ROOT / "hack" / "bench")]  # last: they must shadow 
 
 from _rows import Row, compared, percentile, publish, resident, single  # noqa: E402
 from tests.builders import TrustRoot, allocation  # noqa: E402
-from tests.integration.ledger_fixture import Settled, running_ledger, settle  # noqa: E402
+from tests.integration.ledger_fixture import Ledger, Settled, running_ledger, settle  # noqa: E402
 
 from hypermesh import operations  # noqa: E402
 from hypermesh.proofs.parameters import DEMO  # noqa: E402
@@ -147,9 +147,8 @@ async def ledger_singles(settled: Settled, name: str, count: int) -> list[float]
     return taken
 
 
-async def submit_all(settled: Settled, envelopes: Sequence[bytes]) -> int:
+async def submit_all(clients: Sequence[LedgerClient], envelopes: Sequence[bytes]) -> int:
     """Through SubmitMany, a client's calls one after another; how many were committed, all others gave way."""
-    clients = [LedgerClient(settled.ledger.target, settled.ledger.ca_pem) for _ in range(CLIENTS)]
     calls = [envelopes[first : first + IN_A_CALL] for first in range(0, len(envelopes), IN_A_CALL)]
     committed = 0
 
@@ -161,20 +160,29 @@ async def submit_all(settled: Settled, envelopes: Sequence[bytes]) -> int:
                     raise outcome
                 committed += isinstance(outcome, Commit)
 
+    await asyncio.gather(*map(work, clients))
+    return committed
+
+
+@contextlib.asynccontextmanager
+async def connected(ledger: Ledger) -> AsyncIterator[list[LedgerClient]]:
+    """Clients that have made their connections."""
+    clients = [LedgerClient(ledger.target, ledger.ca_pem) for _ in range(CLIENTS)]
     try:
-        await asyncio.gather(*map(work, clients))
+        await asyncio.gather(*(client.status(timeout=30) for client in clients))
+        yield clients
     finally:
         await asyncio.gather(*(client.close() for client in clients))
-    return committed
 
 
 async def ledger_crowd(settled: Settled, name: str, count: int) -> float:
     """Allocates committed a second; signed before the clock starts."""
     envelopes = [settled.allocate(f"{name}-{index}") for index in range(count)]
-    began = time.perf_counter()
-    if await submit_all(settled, envelopes) < count:
-        raise SystemExit("the pool was full: a crowd must fit into an operator's share")
-    return count / (time.perf_counter() - began)
+    async with connected(settled.ledger) as clients:
+        began = time.perf_counter()
+        if await submit_all(clients, envelopes) < count:
+            raise SystemExit("the pool was full: fewer at once, please")
+        return count / (time.perf_counter() - began)
 
 
 async def ledger_at_rate(settled: Settled, name: str, rate: int, seconds: int) -> list[float]:
@@ -198,7 +206,7 @@ async def flooded(settled: Settled, modest: Settled, name: str, count: int) -> t
     keypair, refs, ledger = settled.operator.keypair, settled.refs(), settled.ledger
     stop, waves = asyncio.Event(), iter(range(1_000_000))
 
-    async def wave() -> None:
+    async def wave(client: LedgerClient) -> None:
         while not stop.is_set():
             number = next(waves)
             asked = [
@@ -206,17 +214,18 @@ async def flooded(settled: Settled, modest: Settled, name: str, count: int) -> t
                 for each in range(IN_A_CALL)
             ]
             built = await asyncio.to_thread(operations.build_batch, asked, keypair.public, keypair.secret)
-            await submit_all(settled, built)
+            await submit_all([client], built)
 
-    flood = [asyncio.create_task(wave()) for _ in range(FLOODS)]
-    try:
-        async with asyncio.timeout(120):
-            while not (await ledger.client.status(timeout=30)).mempool:  # noqa: ASYNC110 - of another process
-                await asyncio.sleep(0.01)
-        beside = await ledger_singles(modest, f"{name}-beside", count)
-    finally:
-        stop.set()
-        await asyncio.gather(*flood)
+    async with connected(ledger) as clients:
+        flood = [asyncio.create_task(wave(clients[each % CLIENTS])) for each in range(FLOODS)]
+        try:
+            async with asyncio.timeout(120):
+                while not (await ledger.client.status(timeout=30)).mempool:  # noqa: ASYNC110 - of another process
+                    await asyncio.sleep(0.01)
+            beside = await ledger_singles(modest, f"{name}-beside", count)
+        finally:
+            stop.set()
+            await asyncio.gather(*flood)
     return alone, beside
 
 
