@@ -27,12 +27,12 @@ from _memory import rows as memory_rows
 from _rows import Row, compared, publish, single
 
 from hypermesh import falcon
-from hypermesh.proofs import challenge, delay, verify_space, verify_time, verify_work
+from hypermesh.proofs import challenge, delay, products, verify_space, verify_time, verify_work
 from hypermesh.proofs.challenges import time_seed
 from hypermesh.proofs.parameters import DEMO, PRODUCTION
 from hypermesh.v1.ledger_pb2 import WorkSeed
 from hypermesh.v1.proofs_pb2 import ProofParameters, TimeProof
-from hypermesh_agent.proofs import Prover, WorkDevice, opencl, plots, products
+from hypermesh_agent.proofs import Prover, WorkDevice, opencl, plots
 
 NODE, DEVICE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32
 

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     WorkTicketMissing = "WorkTicketMissing", "Let the device win a work ticket (CommitWork, Prove) and name its hash."
     WorkTicketStale = "WorkTicketStale", "Name the device's newest work ticket; check that its agent proves."
     WorkTicketForeign = "WorkTicketForeign", "Name a work ticket of the asset's own device."
+    WorkTicketRevoked = "WorkTicketRevoked", "Let the device compute right results and win a ticket in the next epoch."
     TimeTicketMissing = "TimeTicketMissing", "Let the node win a time ticket (Prove) and name its hash."
     TimeTicketStale = "TimeTicketStale", "Name the node's newest time ticket; check that its agent proves."
     TimeTicketForeign = "TimeTicketForeign", "Name a time ticket of the asset's own node."
@@ -88,6 +89,7 @@ class Reason(StrEnum):
     ValidatorExpelled = "ValidatorExpelled", "Nothing: who signed two blocks of one height stays out for good."
     SeatResting = "SeatResting", "Wait ten minutes: until then an old JoinValidator could still be repeated."
     NotValidator = "NotValidator", "Nothing to leave: this key holds no seat."
+    ExtensionsNeeded = "ExtensionsNeeded", "Start the validator with a version of hypermesh-ledger that extends votes."
     TooFewValidators = "TooFewValidators", "Let others join first: fewer than four could not do without one of them."
     # The ledger itself
     MempoolFull = "MempoolFull", "Submit again after a moment; the ledger has more waiting than it accepts."

@@ -28,6 +28,7 @@ from hypermesh_ledger.abci.server import AbciServer
 from hypermesh_ledger.candidacy import Candidacy, falcon_key
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HomeUnusable, Interrupted, Restored, Unrunnable
+from hypermesh_ledger.execution.validators import address_of
 from hypermesh_ledger.genesis import make_genesis
 from hypermesh_ledger.ingress import Peer, make_peer_server, make_server
 from hypermesh_ledger.joining import Own
@@ -36,10 +37,12 @@ from hypermesh_ledger.node_key import node_id
 from hypermesh_ledger.options import SNAPSHOT_INTERVAL, add_application_options, proof_parameters
 from hypermesh_ledger.peering import Peers
 from hypermesh_ledger.pool import Pool
+from hypermesh_ledger.rechecking import Rechecks
 from hypermesh_ledger.retention import WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.store import Store, committed_height
 from hypermesh_ledger.supervisor import EX_CONFIG
+from hypermesh_ledger.validator_key import public_key
 from hypermesh_ledger.verdicts import Verdicts
 from hypermesh_ledger.verifier import Verifier
 
@@ -139,6 +142,7 @@ async def run(options: argparse.Namespace) -> None:
     core = Core(store, verdicts, Pool(gossip=several), Metrics(), snapshots)
     if plan is not None:
         core.retention = WithPeers(snapshots)
+        core.rechecks = Rechecks(address_of(public_key(VALIDATOR_KEY)), core.metrics)
     core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
     core.metrics.watch_process(verifier, core.consensus, snapshots, here)
@@ -161,6 +165,8 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
                 tasks.create_task(progress.peers.follow())
+            if core.rechecks is not None:
+                tasks.create_task(core.rechecks.run())
             if candidacy is not None:
                 tasks.create_task(candidacy.run(progress.behind))
             if restores:

@@ -66,7 +66,7 @@ class Candidacy:
         if enrolled is None or enrolled.certificate != identity.certificate:
             await self._submit(identity, enrol_node=ledger_pb2.EnrolNode(certificate=identity.certificate))
         shown = self._private.sign(possession(self._chain_id, key_id))
-        joining = ledger_pb2.JoinValidator(consensus_key=self._consensus_key, possession=shown)
+        joining = ledger_pb2.JoinValidator(consensus_key=self._consensus_key, possession=shown, extends_votes=True)
         await self._submit(identity, join_validator=joining)
         self._tell("asked for a seat among the validators")
 
@@ -77,6 +77,7 @@ class Candidacy:
             return self._core.store.head.time_ms - record.time_ms >= RENEW_MS
         if record.state == ledger_pb2.VALIDATOR_STATE_ACTIVE:
             self._tell(f"validator since height {record.joined_height}")
+            return not record.extends_votes
         return record.state in (ledger_pb2.VALIDATOR_STATE_LEFT, ledger_pb2.VALIDATOR_STATE_ABSENT)
 
     @property

@@ -22,12 +22,12 @@ import lmdb
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
 from hypermesh_ledger import home, keys, outcomes
 from hypermesh_ledger.checks import Check, Signature
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
-from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, judge, signature
+from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, extensions, judge, signature
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.inbox import Inbox
@@ -35,6 +35,7 @@ from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.presence import Presence
+from hypermesh_ledger.rechecking import Rechecks
 from hypermesh_ledger.retention import Retention, WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
@@ -102,6 +103,8 @@ class Core:
         self.born: Memory | None = None
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
+        self.rechecks: Rechecks | None = None
+        """Of a ledger with peers."""
         self.votes: Sequence[Vote] = ()
         """Of the newest block executed: who signs blocks now."""
         self.presence = Presence()
@@ -127,6 +130,19 @@ class Core:
     def base(self) -> Reader:
         """The state that the next block runs on."""
         return self.born if self.born is not None else self.store.snapshot
+
+    @property
+    def chain_id(self) -> str:
+        """As the genesis fixed it; empty before."""
+        return (self.base.get(keys.CHAIN_ID) or b"").decode()
+
+    def extension(self) -> bytes:
+        """What this validator says beside its next vote."""
+        verdicts = self.rechecks.verdicts() if self.rechecks is not None else []
+        said = operations.canonical(votes_pb2.VoteExtension(clock_ms=time.time_ns() // 1_000_000, verdicts=verdicts))
+        if len(said) > extensions.MAX_EXTENSION_BYTES:
+            raise ValueError(f"an extension of {len(said)} bytes")
+        return said
 
     # -- transactions ----------------------------------------------------------------------------------------
 
@@ -315,16 +331,25 @@ class Core:
         if pending is None:
             raise ValueError("Commit without FinalizeBlock")
         started = time.perf_counter()
-        row = outcomes.row_of(pending.block.time_ms, pending.outcome.results)
+        row = outcomes.row_of(pending.block.time_ms, pending.outcome.operations)
         await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared, row)
         self.store.advance(pending.prepared)
         self._take_snapshot()
         self.born = None
         self._moved = asyncio.get_running_loop().time()
-        self.metrics.committed(pending.prepared.head, pending.outcome.results, time.perf_counter() - started)
-        self.pool.decide(pending.outcome.results, pending.block.time_ms)
+        self.metrics.committed(pending.prepared.head, pending.outcome.operations, time.perf_counter() - started)
+        self._tell_extended(pending)
+        self.pool.decide(pending.outcome.operations, pending.block.time_ms)
+        if self.rechecks is not None:
+            self.rechecks.committed(pending.prepared.writes.items(), self.store.snapshot)
         self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)
         return pending.prepared.head
+
+    def _tell_extended(self, pending: Pending) -> None:
+        commit = pending.outcome.extended
+        if commit is not None:
+            clock = extensions.clock_of(commit, len(pending.block.votes), pending.block.time_ms)
+            self.metrics.extended(len(commit.votes) - len(extensions.heard(commit)), clock)
 
     # -- the past --------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import rpc
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent
+from hypermesh_ledger.execution import extensions
 from hypermesh_ledger.home import RPC_SOCKET
 from hypermesh_ledger.pool import Class
 
@@ -115,8 +116,10 @@ class Inspection:
 
 
 def _records(block: rpc.RawBlock, row: ledger_pb2.Outcomes | None) -> list[ledger_pb2.TransactionRecord]:
-    """The block's transactions with their outcomes, which stand in the same order."""
-    outcomes = row.outcomes if row is not None and len(row.outcomes) == len(block.txs) else [None] * len(block.txs)
+    """The block's transactions with their outcomes, in the same order; without the votes that it begins with."""
+    first = 1 if block.txs and extensions.recognise(block.txs[0]) else 0
+    txs = block.txs[first:]
+    outcomes = row.outcomes if row is not None and len(row.outcomes) == len(txs) else [None] * len(txs)
     record = functools.partial(ledger_pb2.TransactionRecord, height=block.height, time_ms=block.time_ms)
     return [
         record(
@@ -127,5 +130,5 @@ def _records(block: rpc.RawBlock, row: ledger_pb2.Outcomes | None) -> list[ledge
             reason=outcome.reason if outcome else "",
             message=outcome.message if outcome else "",
         )
-        for index, (tx, outcome) in enumerate(zip(block.txs, outcomes, strict=True))
+        for index, (tx, outcome) in enumerate(zip(txs, outcomes, strict=True), first)
     ]

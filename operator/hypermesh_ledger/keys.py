@@ -37,6 +37,11 @@ TRUST: Final = b"trust/"
 OWED: Final = b"owed/"
 FORGIVEN: Final = b"forgiven"
 DELEGATIONS: Final = b"delegations/"
+EXTENSIONS: Final = b"extensions"
+SIGNERS: Final = b"signers/"
+CLOCK: Final = b"clock"
+RECHECK: Final = b"recheck/"
+RECHECKED: Final = b"rechecked/"
 
 DEVICE: Final = b"~device/"
 """Derived from the assets: kept beside the state, in no app hash, no proof and no snapshot (see store)."""
@@ -169,8 +174,24 @@ def delegations(owner: bytes) -> bytes:
     return DELEGATIONS + owner
 
 
+def signers(height: int) -> bytes:
+    """-> SigningSet, who signs blocks from this height until the next set's"""
+    return SIGNERS + u64(height)
+
+
+def recheck(epoch: int, result: bytes) -> bytes:
+    """-> RecheckRecord of that epoch's work ticket"""
+    return RECHECK + u64(epoch) + result
+
+
+def rechecked(node_id: bytes) -> bytes:
+    """-> RecheckedNode"""
+    return RECHECKED + node_id
+
+
 def index_time(key: bytes, index: bytes) -> int:
-    """Unix milliseconds in a key of `due` or `ended`; the epoch in one of `owed`."""
+    """Unix milliseconds in a key of `due` or `ended`; the height in one of `signers`, the epoch in one of `owed` and
+    `recheck`."""
     return int.from_bytes(key[len(index) : len(index) + 8], "big")
 
 

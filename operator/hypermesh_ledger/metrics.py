@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from hypermesh.refusals import Reason
-from hypermesh.v1 import ledger_pb2
+from hypermesh.v1 import ledger_pb2, votes_pb2
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.execution import Result
 from hypermesh_ledger.pool import Class, Pool
@@ -62,6 +62,31 @@ class Metrics:
             ["class"],
             registry=registry,
         )
+        self._votes = Counter("hypermesh_ledger_extended_blocks_total", "Blocks with extended votes", registry=registry)
+        self._silent = Counter(
+            "hypermesh_ledger_empty_extensions_total", "Votes in them that said nothing beside", registry=registry
+        )
+        self._unextended = Counter(
+            "hypermesh_ledger_extension_failures_total", "Own votes whose extension failed", registry=registry
+        )
+        self._rejected = Counter(
+            "hypermesh_ledger_rejected_proposals_total",
+            "Proposals rejected for wrong votes or transactions",
+            registry=registry,
+        )
+        self._apart = Gauge(
+            "hypermesh_ledger_clock_apart_seconds",
+            "Median of the validators' clocks minus block time",
+            registry=registry,
+        )
+        self._rechecks = Counter(
+            "hypermesh_ledger_rechecks_total",
+            "Work results that this validator was drawn for, by its verdict",
+            ["outcome"],
+            registry=registry,
+        )
+        for name in ("agree", "disagree", "skipped"):
+            self._rechecks.labels(name)
         self._watches = Gauge("hypermesh_ledger_watches", "Open watches", registry=registry)
         self._proof_failures = Counter(
             "hypermesh_ledger_proof_failures_total",
@@ -159,6 +184,26 @@ class Metrics:
         self._refused.labels(reason.value, where).inc()
         if (proof := proof_of(reason)) is not None:
             self._proof_failures.labels(proof, where).inc()
+
+    def rejected(self) -> None:
+        """A proposal did not show the votes of its last commit, or held what is no transaction."""
+        self._rejected.inc()
+
+    def rechecked(self, outcome: votes_pb2.RecheckOutcome) -> None:
+        """This validator is done with a result."""
+        name = votes_pb2.RecheckOutcome.Name(outcome).removeprefix("RECHECK_OUTCOME_").lower()
+        self._rechecks.labels(name).inc()
+
+    def unextended(self) -> None:
+        """This validator votes with an empty extension."""
+        self._unextended.inc()
+
+    def extended(self, silent: int, clock: votes_pb2.VoteClock | None) -> None:
+        """A block showed votes, so many of them silent; clock when enough told theirs."""
+        self._votes.inc()
+        self._silent.inc(silent)
+        if clock is not None:
+            self._apart.set((clock.median_ms - clock.block_ms) / 1000)
 
     def executed(self, seconds: float) -> None:
         """A block was executed."""

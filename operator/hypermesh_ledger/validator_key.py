@@ -78,6 +78,11 @@ def write_validator_key(path: Path) -> None:
     write_durably(path, json.dumps(document).encode(), 0o600)
 
 
+def public_key(path: Path) -> bytes:
+    """The 1952 bytes in that file."""
+    return base64.b64decode(json.loads(path.read_text())["pub_key"]["value"], validate=True)
+
+
 def signer(path: Path) -> tuple[bytes, MLDSA65PrivateKey]:
     """The public key in that file, and its private one. Raises HomeMismatch for a damaged file, or no seed."""
     try:

@@ -112,7 +112,7 @@ class Pool:
             view.work_tickets.get((item.node, item.work_device)),
         )
         oldest = view.epoch.number - view.genesis.proofs.grace_epochs
-        return all(ticket is not None and ticket.epoch >= oldest for ticket in won)
+        return all(ticket is not None and ticket.epoch >= oldest and not ticket.revoked for ticket in won)
 
     # -- flights -----------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ LAWFUL = (
     "register_asset.sharing",
     "update_asset.capacity",
     "update_asset.sharing",
+    "join_validator.extends_votes",
     "allocate.namespace",
     "allocate.name",
     "allocate.amount",

@@ -29,6 +29,7 @@ from hypermesh_trustchain.enrolling import check_key
 from hypermesh_trustchain.refusals import EnrolmentRefused
 
 from .ledger_targets import LEDGER_TARGETS
+from .vote_targets import VOTE_TARGETS
 
 NODE = hashlib.sha256(b"node").digest()
 PREFIX = IPv6Network("fd12:3456:789a:1:1122:3300::/88")
@@ -227,18 +228,22 @@ def enrolment(data: bytes) -> None:
         raise AssertionError("a nonce that nobody made was taken")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target
-    for target in (
-        operation,
-        abci_framing,
-        proofs,
-        address,
-        certificate,
-        changes,
-        amounts,
-        resource,
-        key_file,
-        enrolment,
-    )
-} | LEDGER_TARGETS
+TARGETS: dict[str, Callable[[bytes], None]] = (
+    {
+        target.__name__: target
+        for target in (
+            operation,
+            abci_framing,
+            proofs,
+            address,
+            certificate,
+            changes,
+            amounts,
+            resource,
+            key_file,
+            enrolment,
+        )
+    }
+    | LEDGER_TARGETS
+    | VOTE_TARGETS
+)

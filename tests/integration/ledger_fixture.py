@@ -155,9 +155,9 @@ class Ledger:
         await self.mirror.wait_until(lambda: new.key_id in self.mirror.nodes, START_S)
         return new
 
-    async def win_tickets(self, node: Member, devices: Sequence[bytes]) -> None:
+    async def win_tickets(self, node: Member, devices: Sequence[bytes], prover: Prover | None = None) -> None:
         """Really prove space, work and time for the current epoch; a new epoch in between means again."""
-        prover = Prover(self.directory / "plots" / node.key_id.hex(), node.key_id)
+        prover = prover or Prover(self.directory / "plots" / node.key_id.hex(), node.key_id)
         await prover.ensure_plot(self.mirror.parameters.space_min_k)
         for _ in range(3):
             try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hypermesh_agent.proofs.products import Int8, Int32, Multiply
+    from hypermesh.proofs.products import Int8, Int32, Multiply
 
 _KERNEL = """
 #define SUM(v) (v.s0 + v.s1 + v.s2 + v.s3 + v.s4 + v.s5 + v.s6 + v.s7)

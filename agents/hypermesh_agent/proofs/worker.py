@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypermesh.proofs import ProofRefused, delay, verify_time, verify_work
+from hypermesh.proofs import ProofRefused, delay, products, verify_time, verify_work
 from hypermesh.proofs.challenges import time_seed
 from hypermesh.v1 import proofs_pb2
-from hypermesh_agent.proofs import opencl, plots, products
+from hypermesh_agent.proofs import opencl, plots
 
 if TYPE_CHECKING:
-    from hypermesh_agent.proofs.products import Multiply
+    from hypermesh.proofs.products import Multiply
 
 Request = dict[str, Any]
 

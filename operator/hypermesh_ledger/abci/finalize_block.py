@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from hypermesh.v1 import ledger_pb2
+from hypermesh_ledger.abci.commits import votes_of
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.execution import Block, Lie, Result, Vote
+from hypermesh_ledger.execution import Block, Lie, Result
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 from hypermesh_ledger.pb.tendermint.crypto import keys_pb2
-from hypermesh_ledger.pb.tendermint.types import validator_pb2
+from hypermesh_ledger.pb.tendermint.types import params_pb2, validator_pb2
 from hypermesh_ledger.presence import Attendant
 
 ABSENT: Final = validator_pb2.BLOCK_ID_FLAG_ABSENT
@@ -23,9 +24,9 @@ KINDS: Final = {
 async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci.ResponseFinalizeBlock:
     """The reason of a refusal is in data, which consensus covers; the sentence is in the log, which it does not."""
     time_ms = request.time.seconds * 1000 + request.time.nanos // 1_000_000
-    votes = [Vote(each.validator.address, each.block_id_flag != ABSENT) for each in request.decided_last_commit.votes]
     lies = [_lie(each) for each in request.misbehavior]
-    block = Block(request.height, time_ms, request.hash, list(request.txs), votes, lies)
+    last = request.decided_last_commit
+    block = Block(request.height, time_ms, request.hash, list(request.txs), votes_of(last.votes), lies, last.round)
     pending = await core.finalize(block)
     _note(core, request.decided_last_commit)
     return abci.ResponseFinalizeBlock(
@@ -35,6 +36,7 @@ async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci
             abci.ValidatorUpdate(pub_key=keys_pb2.PublicKey(mldsa65=each.consensus_key), power=each.power)
             for each in pending.outcome.powers
         ],
+        consensus_param_updates=_parameters(pending.outcome.enable_height),
     )
 
 
@@ -45,6 +47,12 @@ def _note(core: Core, last: abci.CommitInfo) -> None:
     ]
     core.presence.note(last.round, attendants)
     core.metrics.decided(last.round, core.presence.standings())
+
+
+def _parameters(enable_height: int) -> params_pb2.ConsensusParams | None:
+    if not enable_height:
+        return None
+    return params_pb2.ConsensusParams(abci=params_pb2.ABCIParams(vote_extensions_enable_height=enable_height))
 
 
 def _lie(found: abci.Misbehavior) -> Lie:

@@ -6,7 +6,8 @@
 
 A block's time is when the block before it was agreed, so waiting makes the clock old. Whoever waited longer than
 FRESH_S therefore leaves the block empty, and the next one, which follows at once, judges by a clock that is right.
-The same after an outage. What an idle ledger costs is in docs/concepts/ledger.md.
+The same after an outage. Empty means: without operations; once votes are extended, every block begins with those of
+its last commit. What an idle ledger costs is in docs/concepts/ledger.md.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from hypermesh.v1 import votes_pb2
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.execution import extensions
 from hypermesh_ledger.execution.schedule import next_due
 from hypermesh_ledger.home import IDLE_S
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+from hypermesh_ledger.pb.tendermint.types import validator_pb2
+from hypermesh_ledger.pool.lanes import TX_OVERHEAD
 
 FRESH_S: Final = 1.0
 """How old a clock may be by which operations are judged."""
@@ -31,15 +36,31 @@ STALE_S: Final = 30
 
 async def prepare_proposal(core: Core, request: abci.RequestPrepareProposal) -> abci.ResponsePrepareProposal:
     """Never more than max_tx_bytes."""
+    first = _votes(request) if extensions.required(core.base, request.height) else []
+    room = request.max_tx_bytes - sum(len(tx) + TX_OVERHEAD for tx in first)
+    return abci.ResponsePrepareProposal(txs=first + await _operations(core, request, room))
+
+
+def _votes(request: abci.RequestPrepareProposal) -> list[bytes]:
+    """The votes of the block's last commit with what they say, as its first transaction."""
+    commit = votes_pb2.ExtendedCommit(height=request.height - 1, round=request.local_last_commit.round)
+    for each in request.local_last_commit.votes:
+        if each.block_id_flag == validator_pb2.BLOCK_ID_FLAG_COMMIT:
+            address, signature = each.validator.address, each.extension_signature
+            commit.votes.add(address=address, extension=each.vote_extension, signature=signature)
+    return [extensions.encode(commit)]
+
+
+async def _operations(core: Core, request: abci.RequestPrepareProposal, room: int) -> list[bytes]:
     block_ms = request.time.seconds * 1000 + request.time.nanos // 1_000_000
     if time.time() - request.time.seconds > STALE_S:
-        return abci.ResponsePrepareProposal()
+        return []
     started = time.monotonic()
     if not len(core.pool) and not await core.pool.filled(_patience(core, block_ms)):
-        return abci.ResponsePrepareProposal()
+        return []
     if time.monotonic() - started > FRESH_S:
-        return abci.ResponsePrepareProposal()
-    return abci.ResponsePrepareProposal(txs=core.pool.take(request.max_tx_bytes, block_ms))
+        return []
+    return core.pool.take(room, block_ms)
 
 
 def _patience(core: Core, block_ms: int) -> float:

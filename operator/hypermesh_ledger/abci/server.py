@@ -15,6 +15,7 @@ from typing import Any, Final
 from hypermesh_ledger.abci.apply_snapshot_chunk import apply_snapshot_chunk
 from hypermesh_ledger.abci.check_tx import check_tx
 from hypermesh_ledger.abci.commit import commit
+from hypermesh_ledger.abci.extend_vote import extend_vote
 from hypermesh_ledger.abci.finalize_block import finalize_block
 from hypermesh_ledger.abci.framing import encode_response, read_request
 from hypermesh_ledger.abci.info import info
@@ -27,6 +28,7 @@ from hypermesh_ledger.abci.prepare_proposal import prepare_proposal
 from hypermesh_ledger.abci.process_proposal import process_proposal
 from hypermesh_ledger.abci.query import query
 from hypermesh_ledger.abci.reap_txs import reap_txs
+from hypermesh_ledger.abci.verify_vote_extension import verify_vote_extension
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
@@ -42,13 +44,14 @@ METHODS: Final[dict[str, Method]] = {
     "prepare_proposal": prepare_proposal,
     "process_proposal": process_proposal,
     "finalize_block": finalize_block,
+    "extend_vote": extend_vote,
+    "verify_vote_extension": verify_vote_extension,
     "commit": commit,
     "list_snapshots": list_snapshots,
     "offer_snapshot": offer_snapshot,
     "load_snapshot_chunk": load_snapshot_chunk,
     "apply_snapshot_chunk": apply_snapshot_chunk,
 }
-"""Vote extensions are off in the genesis: they are never called."""
 
 
 class AbciServer:

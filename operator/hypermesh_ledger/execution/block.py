@@ -1,8 +1,8 @@
 """execute: one block on one state, and judge: one transaction in it.
 
 Order within a block: a new epoch when it is time, who was silent through those before, seeds for what memory
-committed, leases that are over, who of the validators was there or lied, then the transactions one by one. A refused
-transaction leaves nothing behind but its result.
+committed, leases that are over, who of the validators was there or lied, what they said beside their votes, then the
+transactions one by one. A refused transaction leaves nothing behind but its result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.execution import (
@@ -21,8 +21,10 @@ from hypermesh_ledger.execution import (
     delegation,
     enrolment,
     epochs,
+    extensions,
     memory,
     proving,
+    rechecks,
     registration,
     validators,
 )
@@ -40,6 +42,8 @@ class Block:
     txs: Sequence[bytes]
     votes: Sequence[Vote] = ()
     lies: Sequence[Lie] = ()
+    round: int = 0
+    """Of the commit of the block before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,22 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A block's effect: what to write, one result a transaction, the epoch it ran in, and validators' new powers."""
+    """A block's effect: what to write, one result a transaction, the epoch it ran in, and validators' new powers.
+
+    extended: the votes that its first transaction showed; enable_height: when votes begin to be extended, else 0.
+    """
 
     writes: Writes
     results: list[Result]
     epoch: ledger_pb2.Epoch
     powers: Sequence[validators.Power] = ()
+    extended: votes_pb2.ExtendedCommit | None = None
+    enable_height: int = 0
+
+    @property
+    def operations(self) -> list[Result]:
+        """The results of what was submitted: without those of what a proposer has to show."""
+        return self.results[1:] if self.extended is not None else self.results
 
 
 def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
@@ -76,7 +90,12 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
     allocation.expire(fork, block.time_ms, block.height)
     validators.attend(fork, block.height, block.time_ms, block.votes, block.lies)
     results: list[Result] = []
-    for tx in block.txs:
+    extended, txs = _shown(base, block, chain_id)
+    if extended is not None:
+        extensions.take_in(fork, extended, block.time_ms)
+        rechecks.take_in(fork, extensions.heard(extended), epoch.number)
+        results.append(Result(operations.tx_hash(block.txs[0]), block.height))
+    for tx in txs:
         child = Fork(fork)
         tx_hash = operations.tx_hash(tx)
         try:
@@ -88,7 +107,23 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
         else:
             fork.merge(child)
             results.append(Result(tx_hash, height))
-    return Outcome(fork.writes, results, epoch, validators.powers(base, fork))
+    powers = validators.powers(base, fork)
+    enable_height = extensions.follow(fork, block.height, block.votes, bool(powers))
+    return Outcome(fork.writes, results, epoch, powers, extended, enable_height)
+
+
+def _shown(base: Reader, block: Block, chain_id: str) -> tuple[votes_pb2.ExtendedCommit | None, Sequence[bytes]]:
+    """The votes that the block shows, if it must and they are right, and its other transactions.
+
+    Validators accept no block with wrong ones; one that more than two thirds accepted all the same is executed without.
+    """
+    if not block.txs or not extensions.required(base, block.height):
+        return None, block.txs
+    try:
+        first = extensions.verified(base, chain_id, block.height, block.round, block.votes, block.txs[0])
+    except Refused:
+        return None, block.txs
+    return first, block.txs[1:]
 
 
 def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verify) -> int:

@@ -20,10 +20,14 @@ Record = TypeVar("Record", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Whether a validator signed the block before: address is the first 20 bytes of SHA-256(consensus key)."""
+    """Whether a validator signed the block before: address is the first 20 bytes of SHA-256(consensus key).
+
+    committed: whether it voted for that block (only such a vote has an extension), not just against any.
+    """
 
     address: bytes
     signed: bool
+    committed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

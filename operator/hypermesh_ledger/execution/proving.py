@@ -17,7 +17,7 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Proof
-from hypermesh_ledger.execution import behaviour, epochs
+from hypermesh_ledger.execution import behaviour, epochs, rechecks
 from hypermesh_ledger.execution.context import Context, Signer, read, require, require_role
 from hypermesh_ledger.execution.tickets import forget_work, win
 
@@ -80,6 +80,7 @@ def prove(context: Context, signer: Signer, operation: ledger_pb2.Prove) -> int:
     for each in seed.commitments:
         ticket = work_ticket(each.device, epoch, asked, each.root)
         win(context, proofs_pb2.PROOF_KIND_WORK, node, each.device, epoch, ticket)
+        rechecks.begin(context, seed, each, asked, ticket)
     forget_work(context, node)
     ticket = time_ticket(node, epoch, asked, operation.time)
     win(context, proofs_pb2.PROOF_KIND_TIME, node, node, epoch, ticket)

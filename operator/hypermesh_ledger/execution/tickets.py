@@ -95,6 +95,9 @@ def _require_ticket(
     if (ticket.kind, ticket.node, ticket.subject) != (kind, node, subject):
         text = f"The {proof} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
         raise Refused(foreign, f"{text} for {subject.hex()[:16]}.")
+    if ticket.revoked and not any_age:
+        text = f"Validators computed the work of ticket {named.hex()[:16]} again and got another result."
+        raise Refused(Reason.WorkTicketRevoked, text)
     stale_now = ticket.epoch + context.genesis.proofs.grace_epochs < context.epoch.number
     if stale_now and not (any_age and key == _newest(context, kind, node, subject)):
         text = f"The {proof} ticket {named.hex()[:16]} is of epoch {ticket.epoch}; now is {context.epoch.number}."

@@ -80,15 +80,15 @@ def seats(state: Reader) -> list[Record]:
 
 def holders(state: Reader) -> list[Record]:
     """Seats with a vote; none while a lone validator has not made its seat known."""
-    return [each for each in seats(state) if _holds(each)]
+    return [each for each in seats(state) if holds(each)]
 
 
 def powers(base: Reader, fork: Fork) -> list[Power]:
     """What a block changed, in the order of the keys."""
     if not any(key.startswith(keys.VALIDATOR) for key in fork.writes):
         return []
-    before = {each.consensus_key for each in seats(base) if _holds(each)}
-    after = {each.consensus_key for each in seats(fork) if _holds(each)}
+    before = {each.consensus_key for each in seats(base) if holds(each)}
+    after = {each.consensus_key for each in seats(fork) if holds(each)}
     gone, new = [Power(key, 0) for key in before - after], [Power(key, POWER) for key in after - before]
     return sorted(gone + new, key=lambda each: each.consensus_key)
 
@@ -100,6 +100,9 @@ def join_validator(context: Context, signer: Signer, operation: ledger_pb2.JoinV
     """Returns the height at which the seat became active, or was put among those who wait."""
     require_role(signer, trust_pb2.ROLE_VALIDATOR, "joining the validators")
     _check_possession(context, signer, operation)
+    if context.state.get(keys.EXTENSIONS) is not None and not operation.extends_votes:
+        text = f"{signer.body.subject} does not extend votes, and this chain's validators do."
+        raise Refused(Reason.ExtensionsNeeded, text)
     held, address = _own_seat(context, signer), address_of(operation.consensus_key)
     if held.state in (_CONDEMNED, _EXPELLED) or context.state.get(keys.evidence(address)) is not None:
         raise Refused(Reason.ValidatorExpelled, f"{signer.body.subject} was caught lying; evidence is in the state.")
@@ -111,12 +114,12 @@ def join_validator(context: Context, signer: Signer, operation: ledger_pb2.JoinV
     if any(each.consensus_key == operation.consensus_key for each in every if each.seat != held.seat):
         raise Refused(Reason.ConsensusKeyTaken, f"{signer.body.subject}'s consensus key is that of another seat.")
     if (held.state, held.holder, held.consensus_key) == (_ACTIVE, signer.key_id, operation.consensus_key):
-        return held.joined_height
+        return _extend(context, held, operation)
     if held.state in (_LEFT, _ABSENT) and context.time_ms <= held.time_ms + VALIDITY_MS:
         raise Refused(Reason.SeatResting, f"{signer.body.subject} left {context.time_ms - held.time_ms} ms ago.")
     active = held.state == _ACTIVE or _founder(context, every, address)
     held.holder, held.subject, held.consensus_key = signer.key_id, signer.body.subject, operation.consensus_key
-    held.height, held.time_ms = context.height, context.time_ms
+    held.height, held.time_ms, held.extends_votes = context.height, context.time_ms, operation.extends_votes
     behaviour.seated(context, signer, score)
     if active:
         _activate(context.state, held, context.height)
@@ -136,6 +139,15 @@ def leave_validator(context: Context, signer: Signer) -> int:
     if held.state == _ACTIVE and not _dispensable(held, seats(context.state), _signers(context.votes), LEAST):
         raise Refused(Reason.TooFewValidators, f"Without {signer.body.subject} too few could make blocks.")
     _retire(context.state, held, _LEFT, context.height, context.time_ms)
+    return context.height
+
+
+def _extend(context: Context, held: Record, operation: ledger_pb2.JoinValidator) -> int:
+    """A validator of an older program was started with one that extends votes."""
+    if not operation.extends_votes or held.extends_votes:
+        return held.joined_height
+    held.extends_votes, held.height = True, context.height
+    _put(context.state, held)
     return context.height
 
 
@@ -164,7 +176,7 @@ def _founder(context: Context, every: Sequence[Record], address: bytes) -> bool:
     unknown = [vote.address for vote in context.votes if vote.address not in known]
     if address in unknown:
         return True
-    if unknown or not any(map(_holds, every)):
+    if unknown or not any(map(holds, every)):
         raise Refused(Reason.FounderUnknown, "The first validator has not made its seat known yet.")
     return False
 
@@ -172,7 +184,7 @@ def _founder(context: Context, every: Sequence[Record], address: bytes) -> bool:
 def _promote(context: Context) -> None:
     every = seats(context.state)
     fresh = [each for each in every if each.state == _WAITING and context.time_ms - each.time_ms <= CANDIDACY_MS]
-    if sum(map(_holds, every)) + len(fresh) >= LEAST:
+    if sum(map(holds, every)) + len(fresh) >= LEAST:
         for each in fresh:
             _activate(context.state, each, context.height)
 
@@ -225,7 +237,7 @@ def _condemn(state: Fork, lie: Lie, height: int) -> None:
     state.put(keys.evidence(lie.address), canonical(evidence))
     for each in seats(state):
         if address_of(each.consensus_key) == lie.address:
-            each.state = _CONDEMNED if _holds(each) else _EXPELLED
+            each.state = _CONDEMNED if holds(each) else _EXPELLED
             each.height = height
             _put(state, each)
             scores.apply(state, each.holder, scores.Event.LIED)
@@ -251,7 +263,7 @@ def _remove_absent(
 
 def _dispensable(record: Record, every: Sequence[Record], present: frozenset[bytes], least: int) -> bool:
     """Whether the others are at least `least`, and more than two thirds of them signed the last block."""
-    rest = [each for each in every if _holds(each) and each.seat != record.seat]
+    rest = [each for each in every if holds(each) and each.seat != record.seat]
     there = sum(address_of(each.consensus_key) in present for each in rest)
     return len(rest) >= least and 3 * there > 2 * len(rest)
 
@@ -265,7 +277,7 @@ def _signers(votes: Iterable[Vote]) -> frozenset[bytes]:
     return frozenset(vote.address for vote in votes if vote.signed)  # asked for membership only, never iterated
 
 
-def _holds(record: Record) -> bool:
+def holds(record: Record) -> bool:
     """Whether it has power."""
     return record.state in (_ACTIVE, _CONDEMNED)
 

@@ -14,12 +14,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from hypermesh import operations
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_clients.ledger import Commit, LedgerClient, LedgerUnavailable
+from hypermesh_ledger.home import RPC_SOCKET
 
 from ...builders import Member, TrustRoot, member
 from ..ledger_fixture import PROGRAM, patient, write_files
@@ -106,6 +108,15 @@ class Place:
         for pid in self.paused:
             os.kill(pid, signal.SIGSTOP)
 
+    def pause_application(self) -> None:
+        """SIGSTOP of the application alone: CometBFT lives, and waits for its answers."""
+        assert self.process is not None
+        for pid in map(int, run("ps", "-o", "pid=", "--ppid", str(self.process.pid)).split()):
+            if b"hypermesh_ledger.application" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                self.paused = [pid]
+                os.kill(pid, signal.SIGSTOP)
+        assert self.paused
+
     def resume(self) -> None:
         """SIGCONT of what `pause` stopped."""
         for pid in self.paused:
@@ -137,6 +148,19 @@ class Place:
         with contextlib.suppress(LedgerUnavailable):
             return {each.subject: each for each in (await self.client.validators(timeout=2)).validators}
         return {}
+
+    async def proven(self, key: bytes) -> bytes:
+        """What the state holds under a key; empty for nothing."""
+        return (await self.client.get_proof(key)).value
+
+    async def block(self, height: int) -> dict[str, Any]:
+        """CometBFT's own JSON of one block."""
+        connector = aiohttp.UnixConnector(str(self.directory / "home" / RPC_SOCKET))
+        timeout = aiohttp.ClientTimeout(total=10)
+        session = aiohttp.ClientSession("http://cometbft", connector=connector, timeout=timeout)
+        async with session, session.get("/block", params={"height": height}) as answer:
+            found: dict[str, Any] = (await answer.json())["result"]["block"]
+        return found
 
     async def enrolment(self, root: TrustRoot, subject: str) -> tuple[bytes, bytes]:
         """A new node's key id and signed EnrolNode."""

@@ -78,6 +78,15 @@ class Liar:
         for place in self.others:
             await place.until(lambda status: status.height > first.height + COUNT, "blocks without the liar")
 
+    async def rejected(self) -> float:
+        """Proposals that an honest ledger rejected."""
+        address = f"http://[{self.others[0].address}]:{METRICS}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(address) as reply:
+            lines = (await reply.text()).splitlines()
+        return sum(
+            float(line.split()[1]) for line in lines if line.startswith("hypermesh_ledger_rejected_proposals_total ")
+        )
+
     async def refused(self) -> dict[str, float]:
         """By reason, what blocks held and an honest ledger refused."""
         address = f"http://[{self.others[0].address}]:{METRICS}/metrics"
@@ -107,6 +116,18 @@ async def test_malformed_proposals_become_no_block(grown: Grown, tenants: Settle
     liar.lie.unlink()
     allocation_id = operations.decode(correct).operation.allocate.allocation_id
     assert [await place.client.get_allocation(allocation_id) for place in grown.places] == [None] * COUNT
+    await grown.sound()
+
+
+@pytest.mark.parametrize("lie", lying_ledger.VOTES)
+async def test_wrong_votes_become_no_block(grown: Grown, liar: Liar, lie: str) -> None:
+    """Missing, double, not signed, or not all that the last commit counts."""
+    before = await liar.rejected()
+    liar.lie.write_text(lie)
+    await liar.until_told(2)
+    await liar.others_go_on(grown)
+    liar.lie.unlink()
+    assert await liar.rejected() > before
     await grown.sound()
 
 

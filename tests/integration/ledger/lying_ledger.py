@@ -5,7 +5,9 @@
 The file LIE holds a word, and is read at every call, so that one process can be honest, lie, and be honest again:
 
 - `app-hash`: it executes blocks to another state than everybody else, consistently: CometBFT is told, and it is stored;
-- `propose`: its proposals hold what lies in the directory LIE.txs, whatever that is, and it takes them for well formed;
+- `propose`: its proposals hold what lies in the directory LIE.txs, whatever that is, behind the votes that a block
+  begins with, and it takes them for well formed;
+- `no-votes`, `votes-twice`, `votes-changed`, `fewer-votes`: its proposals begin with that;
 - `withhold`: its proposals do not leave; PrepareProposal answers when the lie is over.
 
 Each lie told adds a line to LIE.told.
@@ -16,13 +18,30 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from hypermesh.v1 import votes_pb2
 from hypermesh_ledger import application, core, main
 from hypermesh_ledger.abci import server
-from hypermesh_ledger.execution import Outcome
+from hypermesh_ledger.execution import Outcome, extensions
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+
+
+def fewer(tx: bytes) -> list[bytes]:
+    """Without one that is in the last commit."""
+    commit = votes_pb2.ExtendedCommit.FromString(tx.removeprefix(extensions.PREFIX))
+    del commit.votes[0]
+    return [extensions.encode(commit)]
+
+
+VOTES: Final[dict[str, Callable[[bytes], list[bytes]]]] = {
+    "no-votes": lambda tx: [],
+    "votes-twice": lambda tx: [tx, tx],
+    "votes-changed": lambda tx: [tx[:-1] + bytes([tx[-1] ^ 1])],
+    "fewer-votes": fewer,
+}
 
 
 class Liar:
@@ -53,8 +72,15 @@ class Liar:
 
         async def prepared(ours: core.Core, request: abci.RequestPrepareProposal) -> abci.ResponsePrepareProposal:
             if self.says("propose"):
+                honest = await prepare(ours, request)
                 self.told("propose")
-                return abci.ResponsePrepareProposal(txs=self.made_up())
+                votes = [tx for tx in honest.txs[:1] if extensions.recognise(tx)]
+                return abci.ResponsePrepareProposal(txs=votes + self.made_up())
+            for lie, wrong in VOTES.items():
+                if self.says(lie):
+                    honest = await prepare(ours, request)
+                    self.told(lie)
+                    return abci.ResponsePrepareProposal(txs=[*wrong(honest.txs[0]), *honest.txs[1:]])
             if self.says("withhold"):
                 self.told("withhold")
                 while self.says("withhold"):  # noqa: ASYNC110 - another process ends it
@@ -63,7 +89,7 @@ class Liar:
             return answer
 
         async def processed(ours: core.Core, request: abci.RequestProcessProposal) -> abci.ResponseProcessProposal:
-            if self.says("propose"):
+            if any(self.says(lie) for lie in ("propose", *VOTES)):
                 return abci.ResponseProcessProposal(status=abci.ResponseProcessProposal.ACCEPT)
             answer: abci.ResponseProcessProposal = await process(ours, request)
             return answer

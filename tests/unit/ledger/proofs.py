@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hypermesh.operations import canonical
-from hypermesh.proofs import challenge
+from hypermesh.proofs import challenge, products
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2, proofs_pb2
-from hypermesh_agent.proofs import plots, products, worker
+from hypermesh_agent.proofs import plots, worker
 from hypermesh_ledger import keys
 from hypermesh_ledger.execution.context import read
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermesh.digests import digest, u32
-from hypermesh.proofs import ProofRefused, matrices, verify_work, work_key, work_samples
+from hypermesh.proofs import ProofRefused, matrices, products, verify_work, work_key, work_samples
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1.proofs_pb2 import PROOF_KIND_WORK, ProofParameters, WorkProof
-from hypermesh_agent.proofs import opencl, products
+from hypermesh_agent.proofs import opencl
 
 C, DEVICE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32
 

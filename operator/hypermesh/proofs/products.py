@@ -1,6 +1,7 @@
-"""Work done: all rounds of the seeded matrix product, their Merkle trees, the openings. Runs in a worker only.
+"""Work done: all rounds of the seeded matrix product, their Merkle trees, the openings.
 
-The product itself is a function `Multiply` (numpy here, OpenCL in `opencl`), bit-exact whatever computes it: in
+Runs in worker processes only: of the agent, which proves, and of validators, which compute again what was proven.
+The product itself is a function `Multiply` (numpy here, OpenCL in the agent), bit-exact whatever computes it: in
 numpy, float32 chunks of K ≤ 1024 are exact, as every partial sum of int8 products stays within 2²⁴.
 Opening computes the rounds again instead of keeping gigabytes between the two phases; a restart loses nothing.
 """
