@@ -100,12 +100,12 @@ def join_validator(context: Context, signer: Signer, operation: ledger_pb2.JoinV
     """Returns the height at which the seat became active, or was put among those who wait."""
     require_role(signer, trust_pb2.ROLE_VALIDATOR, "joining the validators")
     _check_possession(context, signer, operation)
-    if context.state.get(keys.EXTENSIONS) is not None and not operation.extends_votes:
-        text = f"{signer.body.subject} does not extend votes, and this chain's validators do."
-        raise Refused(Reason.ExtensionsNeeded, text)
     held, address = _own_seat(context, signer), address_of(operation.consensus_key)
     if held.state in (_CONDEMNED, _EXPELLED) or context.state.get(keys.evidence(address)) is not None:
         raise Refused(Reason.ValidatorExpelled, f"{signer.body.subject} was caught lying; evidence is in the state.")
+    if context.state.get(keys.EXTENSIONS) is not None and not operation.extends_votes:
+        text = f"{signer.body.subject} does not extend votes, and this chain's validators do."
+        raise Refused(Reason.ExtensionsNeeded, text)
     score = behaviour.rested(context, signer)
     if score < TRUST_BOUND:
         text = f"{signer.body.subject} has a trust score of {score}; validators need {TRUST_BOUND}."
