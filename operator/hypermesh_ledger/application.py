@@ -190,7 +190,9 @@ async def _introduced(
     server, _ = make_peer_server(f"[{options.host}]:{options.port}", joined, answer)
     await server.start()
     try:
-        own = Own(committed_height(Path("state")), GENESIS.exists(), fetching.interrupted(Path()))
+        height = committed_height(Path("state"))
+        alone = height > 0 and home.alone(Path())
+        own = Own(height, GENESIS.exists(), fetching.interrupted(Path()), alone)
         beginning = await peers.introduce(joined.root_public, own)
     finally:
         await server.stop(0)

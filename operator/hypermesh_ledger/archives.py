@@ -28,7 +28,8 @@ PIECE_BYTES: Final = 16 << 20
 BLOCK_BYTES: Final = 1 << 20
 TELL_S: Final = 2.0
 LONGEST_TEXT: Final = 64 << 20
-_NAME: Final = re.compile(r"(config|data|state)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
+NAME: Final = re.compile(r"(config|data|state)(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
+"""Of the files that are restored; others, such as editors' copies, are not backed up."""
 
 Tell = Callable[[int], None]
 """Called with the number of bytes done so far."""
@@ -133,7 +134,7 @@ def _unpack(source: IO[bytes], directory: Path, tell: Tell) -> bytes:
                 about = text
                 sums[member.name] = hashlib.sha256(text).hexdigest()
                 continue
-            if not _NAME.fullmatch(member.name):
+            if not NAME.fullmatch(member.name):
                 raise ArchiveRefused(f"it holds {member.name!r}, which is not one of its files")
             sums[member.name] = _extract(member.name, content, directory)
             done += member.size

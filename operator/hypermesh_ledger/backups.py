@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from hypermesh_ledger import fetching, keys
-from hypermesh_ledger.archives import ABOUT, FORMAT, PIECE_BYTES, STATE, Progress, Writer, add_home
+from hypermesh_ledger.archives import ABOUT, FORMAT, NAME, PIECE_BYTES, STATE, Progress, Writer, add_home
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.execution.validators import holders
 from hypermesh_ledger.holding import NotHeld, held
@@ -70,7 +70,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or 1 after one sentence on standard error."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that CometBFT is let go
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that CometBFT is let go
     home: Path = options.home.resolve()
     progress = Progress("backup")
     try:
@@ -125,11 +126,10 @@ def write(home: Path, out: IO[bytes], tell: Progress) -> tuple[About, int]:
         archive = Writer(out, tell)
         archive.add(ABOUT, json.dumps(asdict(about), indent=1).encode())
         for path in sorted((home / "config").iterdir()):
-            if path.is_file() and path.name not in NOT_KEPT and not path.name.startswith("."):
-                archive.add_file(f"config/{path.name}", path)
+            if path.name not in NOT_KEPT:
+                _add(archive, f"config/{path.name}", path)
         for path in sorted(scratch.rglob("*")):
-            if path.is_file():
-                archive.add_file(f"data/{path.relative_to(scratch)}", path)
+            _add(archive, f"data/{path.relative_to(scratch)}", path)
         _add_state(archive, state)
         archive.close()
         return about, archive.bytes
@@ -195,6 +195,12 @@ def _link(data: Path, scratch: Path) -> None:
                     target.hardlink_to(path)
                     continue
             shutil.copyfile(path, target)
+
+
+def _add(archive: Writer, name: str, path: Path) -> None:
+    """Whatever else somebody left there would make the backup one that no restore takes."""
+    if path.is_file() and NAME.fullmatch(name):
+        archive.add_file(name, path)
 
 
 def _about(state: Snapshot, running: bool) -> About:

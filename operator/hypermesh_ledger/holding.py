@@ -7,6 +7,7 @@ good. Should whoever holds it die, the supervisor starts both processes again af
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -36,9 +37,30 @@ def cometbft(home: Path) -> int | None:
 @contextlib.contextmanager
 def held(home: Path) -> Iterator[None]:
     """Within, no file of CometBFT moves. Raises NotHeld, also at the end when it was not so all the time."""
-    pid = cometbft(home)
-    if pid is None:
-        raise NotHeld(f"No CometBFT runs in {home} now, and its ledger does.")
+    with _turn(home):
+        pid = cometbft(home)
+        if pid is None:
+            raise NotHeld(f"No CometBFT runs in {home} now, and its ledger does.")
+        with _stopped_until_end(home, pid):
+            yield
+
+
+@contextlib.contextmanager
+def _turn(home: Path) -> Iterator[None]:
+    """One at a time: the first of two that ends would let it go under the other's hands."""
+    descriptor = os.open(home / "run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotHeld(f"Another backup holds the CometBFT of {home}.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _stopped_until_end(home: Path, pid: int) -> Iterator[None]:
     began = _stat(pid)[19:20]
     try:
         with _gone(home):

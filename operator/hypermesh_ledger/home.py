@@ -11,6 +11,7 @@ Both processes run with this directory as their current one, so socket paths sta
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.files import write_durably
 from hypermesh_ledger import fetching
 from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
+from hypermesh_ledger.execution.validators import holders
 from hypermesh_ledger.genesis import app_state, chain_id_of, new_chain_id
 from hypermesh_ledger.joining import Trust
+from hypermesh_ledger.store import look
 from hypermesh_ledger.validator_key import write_validator_key
 
 ABCI_SOCKET: Final = Path("run/abci.sock")
@@ -208,6 +211,22 @@ def new_validator(home: Path) -> None:
     """A consensus key that has signed nothing. Raises FileExistsError, OSError."""
     write_durably(home / "data" / "priv_validator_state.json", b'{"height": "0", "round": 0, "step": 0}', 0o644)
     write_validator_key(home / "config" / "priv_validator_key.json")
+
+
+def alone(home: Path) -> bool:
+    """Whether the state here knows nobody but this validator who signs blocks. Raises StoreUnusable."""
+    try:
+        own = json.loads((home / "config" / "priv_validator_key.json").read_text())["pub_key"]["value"]
+        first = json.loads((home / "config" / "genesis.json").read_text())["validators"][0]["pub_key"]["value"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return False  # `prepare` tells what is wrong with them
+    with look(home / "state") as begin:
+        state = begin()
+        try:
+            seated = [base64.b64encode(each.consensus_key).decode() for each in holders(state)]
+        finally:
+            state.close()
+    return own in (seated or [first]) and len(seated) < 2
 
 
 def _check_same(home: Path, document: dict[str, Any], chain_id: str | None, genesis: ledger_pb2.Genesis) -> None:

@@ -22,7 +22,7 @@ from hypermesh import operations
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import rpc
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.errors import CometbftSilent
+from hypermesh_ledger.errors import CometbftSilent, HeightNotKept
 from hypermesh_ledger.execution import extensions
 from hypermesh_ledger.home import RPC_SOCKET
 from hypermesh_ledger.pool import Class
@@ -66,7 +66,7 @@ class Inspection:
         if len(tx_hash) != 32:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a transaction's hash has 32 bytes")
         async with self._queued(context):
-            found = await asyncio.to_thread(self._core.store.find_outcome, tx_hash)
+            found = await self._found(tx_hash)
             if found is None:
                 lowest, newest = self._core.store.earliest(), self._core.store.head.height
                 text = f"no block of {lowest} to {newest}, which are kept, decided transaction {tx_hash.hex()}"
@@ -93,14 +93,22 @@ class Inspection:
             transactions=_records(block, self._core.store.outcomes(height)),
         )
 
+    async def _found(self, tx_hash: bytes) -> tuple[int, ledger_pb2.Outcomes] | None:
+        """Whoever hangs up keeps the turn until the thread is free again: commits need threads too."""
+        search = asyncio.ensure_future(asyncio.to_thread(self._core.store.find_outcome, tx_hash))
+        try:
+            return await asyncio.shield(search)
+        finally:
+            await asyncio.wait((search,))
+
     async def _block(self, height: int, context: Any) -> rpc.RawBlock:
         try:
             return await rpc.block(RPC_SOCKET, height)
+        except HeightNotKept as error:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"CometBFT holds no block {height}: {error}")
+            raise AssertionError from error  # abort has raised
         except CometbftSilent as error:
-            held = self._core.consensus.now.height or (await self._core.consensus.look()).height
-            code = grpc.StatusCode.OUT_OF_RANGE if held else grpc.StatusCode.UNAVAILABLE
-            text = f"CometBFT holds no block {height} any more" if held else str(error)
-            await context.abort(code, text)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise AssertionError from error  # abort has raised
 
     @contextlib.asynccontextmanager

@@ -28,6 +28,8 @@ SNAPSHOT_PATIENCE_S: Final = 30.0
 SHORT_BLOCKS: Final = 1_000
 """A chain that is no longer is replayed, if its blocks are there: seconds, and nothing of its past is missing."""
 ASK_S: Final = 5.0
+UNDER_WAY: Final = 2
+"""Blocks that others may have before the state here has, after a crash."""
 TRIED: Final = 3
 """Snapshots of which peers are asked, the newest first."""
 
@@ -39,6 +41,8 @@ class Own:
     height: int
     chain: bool
     interrupted: bool
+    alone: bool = False
+    """Its state knows nobody but itself who signs blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,13 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Stale:
+    """An older copy of what has gone on elsewhere, whose key would sign these heights again. best: where peers are."""
+
+    best: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """The reason."""
 
@@ -79,14 +90,16 @@ class Trust:
     hash: str
 
 
-def decide(own: Own, answers: Answers, listed: int, founder: bool, waited_s: float) -> GoOn | Replay | Restore | Wait:
+def decide(
+    own: Own, answers: Answers, listed: int, founder: bool, waited_s: float
+) -> GoOn | Replay | Restore | Stale | Wait:
     """listed: how many other ledgers there are; waited_s: since they were first asked."""
     living = {target: each for target, each in answers.items() if each.genesis and each.height}
     patient = len(answers) == listed or waited_s > PATIENCE_S
     if own.height and not own.interrupted:
         if not patient:
             return Wait("some peers have not answered")
-        return _away(own, living, listed) or GoOn()
+        return _stale(own, living, listed) or _away(own, living, listed) or GoOn()
     if living:
         return _join(own, living, patient, waited_s)
     if founder and not own.interrupted:
@@ -110,6 +123,12 @@ def _join(own: Own, living: Answers, patient: bool, waited_s: float) -> Replay |
     if (whole or silent) and waited_s > SNAPSHOT_PATIENCE_S:
         return Replay(target, first.genesis)
     return Wait(f"no peer has a snapshot yet, and the chain has {best} blocks")
+
+
+def _stale(own: Own, living: Answers, listed: int) -> Stale | None:
+    """Who signs alone is never behind others by more than the block under way: no block is made without it."""
+    ahead = [each.height for each in living.values() if each.height > own.height + UNDER_WAY]
+    return Stale(max(ahead)) if own.alone and len(ahead) * 2 > listed else None
 
 
 def _away(own: Own, living: Answers, listed: int) -> Restore | None:

@@ -25,11 +25,14 @@ PROOFS: Final = ("space", "stake", "work", "time")
 
 
 def proof_of(reason: Reason) -> str | None:
-    """Which of the four proofs a refusal is about: a ticket that is missing, stale or foreign, or a proof refused."""
+    """Which of the four proofs a refusal is about: a ticket that is missing, stale or foreign, or a proof refused.
+
+    Memory's are of space.
+    """
     for proof in PROOFS:
         if reason.value.startswith((f"{proof.title()}Ticket", f"{proof.title()}Proof")):
             return proof
-    return None
+    return "space" if reason.value.startswith(("MemoryTicket", "MemoryLate")) else None
 
 
 class Metrics:

@@ -23,7 +23,7 @@ from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
 from hypermesh_ledger import joining
 from hypermesh_ledger.errors import HomeMismatch
 from hypermesh_ledger.genesis import chain_id_of, genesis_of
-from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Trust, Wait, agreed, decide
+from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Stale, Trust, Wait, agreed, decide
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,12 @@ class Peers:
             reason = step.reason if isinstance(step, Wait) else "peers that answer do not agree on a header"
             if isinstance(step, GoOn):
                 return Beginning(None, None)
+            if isinstance(step, Stale):
+                raise HomeMismatch(
+                    f"This directory is at height {own.height} and knows only itself as validator, its peers are at "
+                    f"{step.best}: an older copy, such as a backup from before the ledger grew. Its key may have "
+                    "signed these heights, so it does not sign them again: begin with an empty directory."
+                )
             if isinstance(step, Replay):
                 return Beginning(checked(step.target, step.genesis, root_public), None)
             if isinstance(step, Restore):

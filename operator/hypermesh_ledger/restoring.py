@@ -6,7 +6,8 @@ No key signs a second time what it may have signed after the backup, as nobody c
   a lone validator keeps its key, and goes on from the backup; what was committed after it is lost.
   one of a set gets a new consensus key, with which it takes its seat again by its FALCON key; the others go on.
   a ledger that was stopped, backed up and is moved (`running` is false) may keep its key: it has signed nothing since.
-  a whole set that is lost keeps its keys if told so: there is nobody left who saw what it signed.
+  a whole set that is lost keeps its keys if told so: there is nobody left who saw what it signed. The backups' own
+    records of votes go: whose backup is older signs these heights again, and would be shown as a liar by them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from hypermesh_ledger.store import Store
 from hypermesh_ledger.supervisor import Misconfigured, sole
 
 PARTS: Final = ("config", "data", "state")
+VOTES: Final = "data/cs.wal"
+"""What CometBFT has heard of the block under way; a start without it asks the others."""
 STAYS: Final = frozenset({"lost+found", "lock", RESTORING})
 """What may be in a directory that counts as empty."""
 
@@ -91,6 +94,8 @@ def restore(home: Path, source: IO[bytes], same_key: bool, set_is_lost: bool, te
             for name in ("config/priv_validator_key.json", "data/priv_validator_state.json"):
                 (into / name).unlink(missing_ok=True)
             new_validator(into)
+        if count > 1 and same_key and set_is_lost:
+            shutil.rmtree(into / VOTES, ignore_errors=True)
         for name in PARTS:
             (into / name).rename(home / name)
         _sync(home)

@@ -40,9 +40,12 @@ async def signed_header(socket: Path, height: int) -> tuple[bytes, bytes]:
 
 
 async def block(socket: Path, height: int) -> RawBlock:
-    """One block. Raises CometbftSilent, also when CometBFT holds no block of that height."""
+    """One block. Raises CometbftSilent, HeightNotKept with CometBFT's sentence."""
     async with _session(socket, f"no block {height}") as session:
-        found = await _get(session, "block", {"height": height})
+        try:
+            found = await _get(session, "block", {"height": height})
+        except _Refusal as refusal:
+            raise HeightNotKept(refusal.args[0]) from refusal
         header = found["block"]["header"]
         moment = datetime.fromisoformat(header["time"][:19] + "+00:00")  # nanoseconds are more than Python reads
         fraction = int(header["time"][19:].strip(".Z").ljust(3, "0")[:3])

@@ -194,6 +194,7 @@ class Store:
         Raises StoreUnusable when the disk is full or broken; then nothing has changed.
         """
         try:
+            self._environment.reader_check()  # a backup that was killed would keep every page of its height for ever
             with self._environment.begin(write=True) as transaction:
                 changed, buckets = prepared.hashes, prepared.update.leaves
                 row = history.undo_of(transaction, self._state, self._tree, changed, buckets)

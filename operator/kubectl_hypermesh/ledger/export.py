@@ -23,6 +23,7 @@ from hypermesh_ledger.exporting import KINDS, bundle
 from hypermesh_verify.main import main as verify
 from kubectl_hypermesh.ledger.naming import allocation_of, asset_of, node_of
 from kubectl_hypermesh.ledger.reach import Reached, reached
+from kubectl_hypermesh.ledger.tx import height
 from kubectl_hypermesh.options import CommandError, Options
 
 HOW = (
@@ -36,7 +37,8 @@ def add_parser(parts: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser.add_argument("kind", choices=sorted(KINDS), help="what it is about")
     parser.add_argument("id", help="name, address, or id in hex")
     parser.add_argument("-f", "--file", type=Path, help="write to this file instead of standard output")
-    parser.add_argument("--height", type=int, default=0, help="of the state (default: the newest that can be proven)")
+    told = "of the state (default: the newest that can be proven)"
+    parser.add_argument("--height", type=height, default=0, help=told)
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--validators", metavar="HEX", help="check it: hash of the validator set that you trust")
     trust.add_argument("--genesis", type=Path, metavar="FILE", help="check it: against the chain's genesis.json")

@@ -13,6 +13,8 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from hypermesh import falcon, operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -28,7 +30,7 @@ def add_parser(parts: Any, parents: list[argparse.ArgumentParser]) -> None:
     parser = parts.add_parser("tx", parents=parents, help="a transaction by its hash, or all of a block")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("hash", nargs="?", type=_hash, help="64 hex digits")
-    which.add_argument("--height", type=_height, metavar="HEIGHT", help="list the transactions of this block instead")
+    which.add_argument("--height", type=height, metavar="HEIGHT", help="list the transactions of this block instead")
     parser.set_defaults(run=run)
 
 
@@ -42,8 +44,8 @@ def _hash(text: str) -> bytes:
     return found
 
 
-def _height(text: str) -> int:
-    if not text.isdigit() or not int(text):
+def height(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 63:
         raise argparse.ArgumentTypeError(f"{text!r} is no height: blocks begin with 1")
     return int(text)
 
@@ -83,9 +85,17 @@ def describe(record: ledger_pb2.TransactionRecord, signer: trust_pb2.Certificate
     about["batch"] = len(envelope.batch_path) > 0
     about["kind"] = decoded.kind
     about["operation"] = plain(getattr(decoded.operation, decoded.kind))
-    about["validUntil"] = datetime.fromtimestamp(decoded.operation.valid_until_ms / 1000, UTC).isoformat()
+    about["validUntil"] = _moment(decoded.operation.valid_until_ms)
     about["tickets"] = {name: value.hex() for name, value in _tickets(envelope)}
     return about
+
+
+def _moment(time_ms: int) -> str:
+    """An operation may name any; the number itself when no calendar has it."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
 
 
 def _tickets(envelope: ledger_pb2.Envelope) -> list[tuple[str, bytes]]:
@@ -156,7 +166,10 @@ async def signer_of(client: LedgerClient, envelope: bytes) -> trust_pb2.Certific
     except Refused:
         return None
     if decoded.kind == "enrol_node":
-        return trust_pb2.CertificateBody.FromString(decoded.operation.enrol_node.certificate.body)
+        try:
+            return trust_pb2.CertificateBody.FromString(decoded.operation.enrol_node.certificate.body)
+        except DecodeError:
+            return None  # as refused as it is
     try:
         proof = await client.get_proof(keys.node(decoded.envelope.signer))
     except LedgerUnavailable:
@@ -171,8 +184,12 @@ async def run(options: Options, arguments: argparse.Namespace) -> int:
         try:
             if arguments.height is not None:
                 block = await there.client.block(arguments.height)
-                abouts = [describe(each, await signer_of(there.client, each.envelope)) for each in block.transactions]
-                print(structured(abouts, options.output) if is_structured(options.output) else render_block(block))
+                if is_structured(options.output):
+                    signers = [await signer_of(there.client, each.envelope) for each in block.transactions]
+                    abouts = [describe(*pair) for pair in zip(block.transactions, signers, strict=True)]
+                    print(structured(abouts, options.output))
+                else:
+                    print(render_block(block))
                 return 0
             record = await there.client.transaction(arguments.hash)
         except NotHeld as error:

@@ -11,11 +11,15 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.mirror import Mirror
 
 from ...builders import TrustRoot
-from ..ledger_fixture import START_S, Ledger, Settled, settle
-from .four_ledgers import COUNT, METRICS, PORT, Place, agree, four
+from ..ledger_fixture import PROGRAM, START_S, Ledger, Settled, settle
+from .four_ledgers import COUNT, METRICS, PORT, Place, agree, four, run
 from .histories import no_fork
 
 ACTIVE = ledger_pb2.VALIDATOR_STATE_ACTIVE
+
+
+EARLY = "early.tar"
+"""A backup of the first, from when it was alone; beside the places' directories."""
 
 
 class Grown:
@@ -55,6 +59,7 @@ async def grown_to_four(directory: Path) -> AsyncIterator[Grown]:
         await world.commit(first)
         assert await first.seats() == {}
         await first.stop()
+        run(*PROGRAM, "backup", str(directory / EARLY), "--home", str(first.directory / "home"))
         for place in places:
             await place.start()
         for place in places:

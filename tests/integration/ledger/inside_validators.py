@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import pytest
 
 from hypermesh_clients.ledger import LedgerUnavailable
-from hypermesh_ledger.supervisor import STALL_S
+from hypermesh_ledger.supervisor import EX_CONFIG, STALL_S
 from kubectl_hypermesh.ledger import validators
 
-from .four_ledgers import COUNT
-from .grown import Grown
+from ..ledger_fixture import PROGRAM, START_S
+from .four_ledgers import COUNT, run
+from .grown import EARLY, Grown
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -52,6 +54,30 @@ async def test_one_killed_is_not_missed_and_comes_back(grown: Grown) -> None:
         await others[0].client.validators(), list((await others[0].client.inspect()).standings), {}
     )
     assert {each["name"]: each["signedLast"] for each in seen}[f"hypermesh-ledger-{victim.number}"] is False
+    await victim.start()
+    newest = await others[0].until(lambda _: True, "answer")
+    await victim.until(lambda status: status.height >= newest.height, "catching up")
+    await grown.sound()
+
+
+async def test_a_backup_from_before_it_grew_signs_nothing_a_second_time(grown: Grown) -> None:
+    """Restored, the first would think itself alone, and make the blocks again that all four have made since."""
+    victim, *others = grown.places
+    await victim.stop()
+    home, aside = victim.directory / "home", victim.directory / "aside"
+    home.rename(aside)
+    run(*PROGRAM, "restore", str(victim.directory.parent / EARLY), "--home", str(home))
+    signed = (home / "data" / "priv_validator_state.json").read_bytes()
+    await victim.start()
+    assert victim.process is not None
+    async with asyncio.timeout(2 * START_S):
+        assert await victim.process.wait() == EX_CONFIG, victim.log[-3000:]
+    assert "an older copy" in victim.log
+    assert (home / "data" / "priv_validator_state.json").read_bytes() == signed
+    shutil.rmtree(home)
+    aside.rename(home)
+    for place in others:
+        await grown.commit(place, 1)
     await victim.start()
     newest = await others[0].until(lambda _: True, "answer")
     await victim.until(lambda status: status.height >= newest.height, "catching up")

@@ -89,7 +89,8 @@ async def test_backups_under_load_restore_all_that_was_committed_before(
         assert "what was committed after the backup is lost" in said
         await ledger.start()
         before = {new.key_id for new, height in committed if height <= heights[-1]}
-        after = {new.key_id for new, height in committed} - before
+        # CometBFT's files may hold one block more than the state had committed; a start replays it.
+        after = {new.key_id for new, height in committed if height > heights[-1] + 1}
         assert before
         assert after
         # Block heights may be taken again: whoever follows sees the shorter chain, without what is lost.

@@ -24,6 +24,7 @@ from .test_validators import Chain
 from .world import CHAIN
 
 KEY, SIGNED = Path("config/priv_validator_key.json"), Path("data/priv_validator_state.json")
+VOTES = Path("data/cs.wal/wal")
 TELL = Progress("test")
 
 
@@ -36,6 +37,8 @@ def directory(path: Path, chain: Chain) -> Path:
     home.prepare(path, CHAIN, chain.genesis)
     (path / "config" / "falcon_key").write_bytes(b"falcon")
     (path / SIGNED).write_text('{"height": "9", "round": 0, "step": 3}')
+    (path / VOTES).parent.mkdir()
+    (path / VOTES).write_bytes(b"votes")
     (path / "data" / "blockstore.db").mkdir()
     (path / "data" / "blockstore.db" / "000001.ldb").write_bytes(b"blocks")
     (path / "data" / "blockstore.db" / "LOCK").write_bytes(b"")
@@ -111,6 +114,27 @@ def test_a_lone_validator_keeps_its_key(lone: Path, tmp_path: Path) -> None:
         restore(tmp_path, io.BytesIO(backed_up(lone)), False, False, quiet)
 
 
+def test_who_knows_others_that_sign_does_not_sign_alone(lone: Path, one_of_four: Path, tmp_path: Path) -> None:
+    assert home.alone(lone)
+    assert not home.alone(one_of_four)
+    restore(tmp_path, io.BytesIO(backed_up(lone)), False, False, quiet)
+    assert home.alone(tmp_path)
+    (tmp_path / KEY).unlink()
+    home.new_validator(tmp_path)
+    assert not home.alone(tmp_path), "its key is not the one that signs"
+
+
+@pytest.mark.parametrize("name", ["config/genesis.json~", "config/an old genesis.json", "data/#x#"])
+def test_what_an_editor_has_left_makes_no_backup_that_is_refused(lone: Path, tmp_path: Path, name: str) -> None:
+    (lone / name).write_text("not ours")
+    try:
+        restore(tmp_path, io.BytesIO(backed_up(lone)), False, False, quiet)
+    finally:
+        (lone / name).unlink()
+    assert kept(lone, tmp_path)
+    assert not (tmp_path / name).exists()
+
+
 def test_one_of_a_set_gets_a_new_key_and_keeps_the_one_that_holds_its_seat(one_of_four: Path, tmp_path: Path) -> None:
     said = restore(tmp_path, io.BytesIO(backed_up(one_of_four)), False, False, quiet)
     assert "new consensus key" in said
@@ -129,17 +153,22 @@ def test_a_key_that_may_have_signed_since_is_kept_only_when_nobody_goes_on(
     assert not (tmp_path / "config").exists()
     assert "never starts again" in restore(tmp_path, io.BytesIO(running), True, True, quiet)
     assert kept(one_of_four, tmp_path)
+    assert not (tmp_path / VOTES).exists(), "votes of others that they may now contradict"
     cometbft.kill()
     cometbft.wait()
     moved = tmp_path / "moved"
     assert "never starts again" in restore(moved, io.BytesIO(backed_up(one_of_four)), True, False, quiet)
     assert kept(one_of_four, moved)
+    assert (moved / VOTES).read_bytes() == b"votes"
 
 
 def test_what_is_held_stands_still_and_goes_on(one_of_four: Path, cometbft: subprocess.Popen[bytes]) -> None:
     assert holding.cometbft(one_of_four) == cometbft.pid
     with held(one_of_four):
         assert holding._stopped(cometbft.pid)
+        with pytest.raises(NotHeld, match="Another backup"), held(one_of_four):
+            pass
+        assert holding._stopped(cometbft.pid), "the second has let it go"
     assert not holding._stopped(cometbft.pid)
     with pytest.raises(NotHeld, match="ended meanwhile"), held(one_of_four):
         end(cometbft)

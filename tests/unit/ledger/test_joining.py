@@ -18,7 +18,7 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.ledger import LedgerClient
 from hypermesh_ledger import fetching, home, joining, light_proxy
 from hypermesh_ledger.errors import HomeMismatch
-from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Trust, Wait, agreed, decide
+from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Stale, Trust, Wait, agreed, decide
 
 from ...integration.ledger_fixture import write_tls
 
@@ -83,6 +83,19 @@ def test_who_was_away_gives_up_what_it_has_only_when_most_others_have_forgotten_
     assert decide(own, {"a": told(LONG, 9_000), "b": told(LONG, 9_000)}, 3, False, 7) == GoOn(), "no snapshot"
     assert decide(own, {}, 0, True, 0) == GoOn(), "a lone one has nobody to get anything from"
     assert decide(own, {"a": told(LONG, 0, (9_000,)), "b": told(LONG, 0, (9_000,))}, 2, True, 0) == GoOn()
+
+
+def test_who_signs_alone_and_is_behind_is_an_old_copy_and_signs_nothing() -> None:
+    """A backup from before the ledger grew: its key has signed blocks with the others since."""
+    lone = Own(100, chain=True, interrupted=False, alone=True)
+    grown = {"a": told(300), "b": told(299), "c": told(300)}
+    assert decide(lone, grown, 3, True, 0) == Stale(300)
+    assert decide(lone, {"a": PRUNED, "b": PRUNED, "c": PRUNED}, 3, True, 0) == Stale(LONG)
+    assert decide(Own(100, chain=True, interrupted=False), grown, 3, True, 0) == GoOn(), "one of several catches up"
+    after_a_crash = {"a": told(102), "b": told(102), "c": told(102)}
+    assert decide(lone, after_a_crash, 3, True, 0) == GoOn()
+    assert decide(lone, {"a": told(300), "b": told(100), "c": told(99)}, 3, True, 0) == GoOn(), "one may make it up"
+    assert decide(lone, {}, 0, True, 0) == GoOn()
 
 
 @given(

@@ -48,7 +48,9 @@ def test_refusals_for_a_proof_or_its_ticket_are_proof_failures() -> None:
     assert proof_of(Reason.StakeTicketStale) == "stake"
     assert proof_of(Reason.WorkTicketMissing) == "work"
     assert proof_of(Reason.TimeProofInvalid) == "time"
+    assert proof_of(Reason.MemoryTicketStale) == proof_of(Reason.MemoryLate) == "space"
     assert proof_of(Reason.NoSuchAsset) is None
+    assert proof_of(Reason.MemoryNotShown) is None, "asked for too much: no proof failed"
     found = {proof_of(reason) for reason in Reason}
     assert found == {None, *PROOFS}
     registry = CollectorRegistry()

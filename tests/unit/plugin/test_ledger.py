@@ -188,6 +188,17 @@ def test_a_refusal_comes_with_its_remedy_and_a_lost_outcome_is_no_success(node: 
     assert tx.describe(record(signed(node), known=False), None)["result"] == "Unknown"
 
 
+async def test_what_a_lying_ledger_shows_is_no_traceback(node: Member) -> None:
+    torn = ledger_pb2.EnrolNode(certificate=trust_pb2.Certificate(body=b"\xff" * 9))
+    operation = ledger_pb2.Operation(chain_id="c", valid_until_ms=(1 << 63) - 1, enrol_node=torn)
+    envelope = operations.build(operation, node.keypair.public, node.keypair.secret)
+    nobody: Any = None
+    assert await tx.signer_of(nobody, envelope) is None
+    about = tx.describe(record(envelope, reason="CertificateInvalid"), None)
+    assert about["validUntil"] == f"{(1 << 63) - 1} ms"
+    assert "CertificateInvalid" in tx.render(about)
+
+
 def test_a_block_is_one_row_a_transaction(node: Member) -> None:
     block = ledger_pb2.BlockResponse(height=3, transactions=[record(signed(node)), record(b"\xff", reason="Malformed")])
     lines = tx.render_block(block).splitlines()
@@ -198,7 +209,11 @@ def test_a_block_is_one_row_a_transaction(node: Member) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["tx"], ["tx", "12"], ["tx", "zz" * 32], ["tx", "--height", "0"], ["export", "moon", "x"]]
+    "words",
+    [
+        *(["tx"], ["tx", "12"], ["tx", "zz" * 32], ["tx", "--height", "0"], ["tx", "--height", "9" * 30]),
+        *(["export", "moon", "x"], ["export", "node", "x", "--height=-1"]),
+    ],
 )
 def test_what_is_no_hash_height_or_kind_is_a_usage_error(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
