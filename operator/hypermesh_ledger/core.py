@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import math
 import time
@@ -55,6 +56,8 @@ LOOK_BACK_S: Final = 5.0
 """Longest wait until an old height is looked at, behind others that look back."""
 HALT_S: Final = 30.0
 """Longest wait of a submitter in which no block comes: then too few validators are there, or in reach."""
+DECIDED: Final = 20_000
+"""Transactions of the newest blocks whose outcome a ledger with peers remembers, at most."""
 FIRST_HASH = b"\0" * 32
 OUTDATED: Final = frozenset(
     {
@@ -112,6 +115,8 @@ class Core:
         self.failing: Callable[[], Mapping[str, str]] = dict
         """Readiness checks that fail now, and why."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
+        self._decided: dict[bytes, Result] = {}
+        """The oldest first; only with peers. A peer's copy may come after the block, when its submitter was told."""
         self._moved = -math.inf
         """When the newest block was committed here, by the loop's clock."""
         self.snapshots = snapshots or Snapshots(Path("snapshots"), 0)
@@ -271,6 +276,11 @@ class Core:
 
     def _judged(self, decoded: operations.Decoded, tx: bytes) -> int | None:
         """Its height, or None and it is in the pool. Raises Refused, Unsettled."""
+        decided = self._decided.get(decoded.tx_hash)
+        if decided is not None:
+            if decided.reason is not None:
+                raise Refused(decided.reason, decided.message)
+            return decided.height
         head = self.store.head
         moment = max(head.time_ms, time.time_ns() // 1_000_000)
         block = Block(head.height + 1, moment, FIRST_HASH, (), self.votes)
@@ -339,6 +349,7 @@ class Core:
         self._moved = asyncio.get_running_loop().time()
         self.metrics.committed(pending.prepared.head, pending.outcome.operations, time.perf_counter() - started)
         self._tell_extended(pending)
+        self._remember(pending.outcome.operations)
         self.pool.decide(pending.outcome.operations, pending.block.time_ms)
         if self.rechecks is not None:
             self.rechecks.committed(pending.prepared.writes.items(), self.store.snapshot)
@@ -350,6 +361,16 @@ class Core:
         if commit is not None:
             clock = extensions.clock_of(commit, len(pending.block.votes), pending.block.time_ms)
             self.metrics.extended(len(commit.votes) - len(extensions.heard(commit)), clock)
+
+    def _remember(self, results: Sequence[Result]) -> None:
+        """What the newest blocks said; without peers nothing comes late, and the state answers."""
+        if not self.pool.gossips:
+            return
+        for result in results:
+            if result.reason is None or result.tx_hash not in self._decided:
+                self._decided[result.tx_hash] = result
+        for tx_hash in list(itertools.islice(self._decided, max(len(self._decided) - DECIDED, 0))):
+            del self._decided[tx_hash]
 
     # -- the past --------------------------------------------------------------------------------------------
 

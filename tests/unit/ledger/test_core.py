@@ -159,6 +159,31 @@ async def test_with_peers_a_block_says_what_a_ledger_that_is_behind_can_not(sett
     core.store.close()
 
 
+async def test_what_a_block_decided_is_not_pooled_again_when_a_peers_copy_comes_late(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an Allocate whose tenant was told that it is refused would be granted later."""
+    monkeypatch.setattr(core_module, "DECIDED", 2)
+    core, _ = core_of(settled, tmp_path / "state", gossip=True)
+    refused = settled.allocate(allocation(settled.node, settled.cpu, "much", 101))
+    refs = settled.refs(settled.node, settled.node, settled.cpu_id)
+    update = ledger_pb2.UpdateAsset(asset_id=settled.cpu_id, revision=1, capacity=200, sharing=settled.cpu.sharing)
+    committed = settled.tx(settled.node, refs, update_asset=update)
+    height = settled.height + 1
+    await core.finalize(Block(height, settled.now_ms + 10, b"h" * 32, [refused, committed]))
+    await core.commit()
+    with pytest.raises(Refused) as caught:
+        await core.submit(refused)
+    assert caught.value.reason is Reason.InsufficientCapacity
+    again = await core.submit(committed)
+    assert (again.reason, again.height, len(core.pool)) == (None, height, 0)
+    others = [settled.allocate(allocation(settled.node, settled.cpu, f"u{each}", 1)) for each in range(2)]
+    await core.finalize(Block(height + 1, settled.now_ms + 20, b"h" * 32, others))
+    await core.commit()
+    assert list(core._decided) == [operations.tx_hash(each) for each in others], "bounded"
+    core.store.close()
+
+
 async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "OPERATORS_SHARE", Share(2, 1 << 20))
     monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", Share(1, 1 << 20))
