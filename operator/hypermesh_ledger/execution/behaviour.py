@@ -4,8 +4,9 @@
     every block: identities in the index whose first unaccounted epoch is closed -> missed -> index, at a later epoch
 
 Silence needs no operation, so the index of who owes proofs is walked, PER_BLOCK entries at most in a block; who falls
-behind is accounted for all its epochs at once, with the same result. A silent identity leaves the index at score 0.
-An epoch is closed when no proof for it is accepted any more. Epochs that the ledger itself stood through are forgiven.
+behind is accounted for all its epochs at once, with the same result (unless the ledger stands meanwhile). A silent
+identity leaves the index at score 0. An epoch is closed when no proof for it is accepted any more. Epochs that the
+ledger itself stood through are forgiven.
 """
 
 from __future__ import annotations
@@ -37,12 +38,15 @@ _SCORED: Final = frozenset({trust_pb2.ROLE_NODE, trust_pb2.ROLE_VALIDATOR})
 def enrolled(context: Context, body: trust_pb2.CertificateBody, key_id: bytes, held: int | None) -> int:
     """The score that a newly enrolled certificate's node record shows. held: what it showed before."""
     first = context.genesis.initial_trust_score
-    if not context.genesis.trust_rules or body.role not in _SCORED:
+    if not context.genesis.trust_rules:
         return first if held is None else held
     identity = scores.identity_of(body)
+    moved = _moved(context, key_id, identity)
+    if body.role not in _SCORED:
+        return first if held is None else held
     record = read(context.state, keys.trust(identity), scores.Record)
     record = record or scores.Record(score=min(first, scores.MAX_SCORE))
-    own = next((each for each in record.keys if each.key_id == key_id), ledger_pb2.TrustKey(key_id=key_id))
+    own = next((each for each in record.keys if each.key_id == key_id), moved)
     others = [each for each in record.keys if each.key_id != key_id]
     for each in others[: -(KEYS - 1)]:
         scores.show(context.state, each.key_id, 0)
@@ -53,18 +57,39 @@ def enrolled(context: Context, body: trust_pb2.CertificateBody, key_id: bytes, h
     return scores.shown(record.score)
 
 
+def _moved(context: Context, key_id: bytes, identity: bytes) -> ledger_pb2.TrustKey:
+    """What a key has registered, taken out of the record of another identity that it was certified for before."""
+    found = scores.find(context.state, key_id)
+    if found is None or found[0] == identity:
+        return ledger_pb2.TrustKey(key_id=key_id)
+    before, record = found
+    own = [each for each in record.keys if each.key_id == key_id]
+    others = [each for each in record.keys if each.key_id != key_id]
+    del record.keys[:]
+    record.keys.extend(others)
+    scores.save(context.state, before, record, record.due_epoch)
+    return own[0] if own else ledger_pb2.TrustKey(key_id=key_id)
+
+
 def counted(context: Context, node: bytes, asset: ledger_pb2.RegisterAsset, change: int) -> None:
-    """A node registered an asset (change 1) or retired it (-1)."""
+    """A node registered an asset (change 1) or retired it (-1).
+
+    With its first one it owes the epoch under way, unless that is proven; with its last one, what it owes is accounted
+    for: so an asset that comes and goes escapes no miss.
+    """
     found = scores.find(context.state, node)
     if found is None:
         return
     identity, record = found
+    now = context.epoch.number
     for each in record.keys:
         if each.key_id == node:
             each.assets = max(each.assets + change, 0)
             if asset.type in COMPUTES:
                 each.devices = max(each.devices + change, 0)
-    scores.save(context.state, identity, record, record.due_epoch or context.epoch.number + 1)
+    if not scores.owes(record):
+        record.score = scores.steps(record.score, Event.MISSED, _missed(context.state, record, now))
+    scores.save(context.state, identity, record, record.due_epoch or max(now, record.proven_epoch + 1))
 
 
 def proven(context: Context, signer: Signer, epoch: int, seed: ledger_pb2.WorkSeed) -> None:
@@ -75,10 +100,11 @@ def proven(context: Context, signer: Signer, epoch: int, seed: ledger_pb2.WorkSe
     identity, record = found
     own = record.keys[-1]
     whole = _computing(context, signer.key_id, seed) >= own.devices
-    if own.key_id != signer.key_id or not own.assets or not whole or epoch <= record.proven_epoch:
+    if own.key_id != signer.key_id or not whole or epoch <= record.proven_epoch:
         return
     record.score = scores.steps(record.score, Event.MISSED, _missed(context.state, record, epoch - 1))
-    record.score = scores.step(record.score, Event.PROVEN)
+    if own.assets:
+        record.score = scores.step(record.score, Event.PROVEN)
     record.proven_epoch = epoch
     scores.save(context.state, identity, record, max(record.due_epoch, epoch + 1))
 
@@ -125,7 +151,7 @@ def lease_over(state: Fork, held: ledger_pb2.AllocationRecord, device: bytes, ti
     identity, record = found
     now = (read(state, keys.EPOCH, ledger_pb2.Epoch) or ledger_pb2.Epoch()).number
     grace, long = genesis.proofs.grace_epochs, time_ms - held.granted_ms >= genesis.proofs.epoch_ms
-    if _newest_work(state, held.node, device) + grace >= now:
+    if _proves(state, held.node, device, range(now, max(now - grace, 0) - 1, -1)):
         if not long or record.served_epoch == now:
             return
         record.served_epoch, event = now, Event.SERVED
@@ -137,10 +163,9 @@ def lease_over(state: Fork, held: ledger_pb2.AllocationRecord, device: bytes, ti
     scores.save(state, identity, record, record.due_epoch or now + 1)
 
 
-def _newest_work(state: Reader, node: bytes, device: bytes) -> int:
-    """Epoch of the newest work ticket of a node's device; 0 for none."""
-    epochs = (int.from_bytes(key[-8:], "big") for key, _ in state.scan(keys.tickets(_WORK, node, device)))
-    return max(epochs, default=0)
+def _proves(state: Reader, node: bytes, device: bytes, epochs: range) -> bool:
+    """Whether a node's device has a work ticket of one of these epochs. No scan: a block may end many leases."""
+    return any(state.get(keys.ticket(_WORK, node, device, each)) is not None for each in epochs)
 
 
 # -- every block -------------------------------------------------------------------------------------------------

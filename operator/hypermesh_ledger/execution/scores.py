@@ -109,17 +109,22 @@ def find(state: Reader, key_id: bytes) -> tuple[bytes, Record] | None:
     return None if record is None else (identity, record)
 
 
+def owes(record: Record) -> bool:
+    """Whether proofs are owed: by the newest key, for whatever any of its keys has registered."""
+    return record.score > 0 and any(each.assets for each in record.keys)
+
+
 def save(state: Fork, identity: bytes, record: Record, due: int) -> None:
     """Write a changed record, its place in the index of who owes proofs, and the scores that its keys show.
 
     due: the first epoch not accounted for, in case it owes proofs at all.
     """
     held = read(state, keys.trust(identity), Record)
-    owes = bool(record.keys) and record.keys[-1].assets > 0 and record.score > 0
-    if record.due_epoch != due or not owes:
+    owing = owes(record)
+    if record.due_epoch != due or not owing:
         if record.due_epoch:
             state.delete(keys.owed(record.due_epoch, identity))
-        record.due_epoch = due if owes else 0
+        record.due_epoch = due if owing else 0
     if record.due_epoch:
         state.put(keys.owed(record.due_epoch, identity), keys.PRESENT)
     state.put(keys.trust(identity), canonical(record))

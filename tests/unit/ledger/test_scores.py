@@ -218,6 +218,80 @@ def test_only_the_newest_keys_show_the_score(settled: Settled) -> None:
     assert exact(settled, later[-1]) == 5_000, "an old key earns nothing"
 
 
+def test_an_asset_that_comes_and_goes_owes_as_one_that_stays(settled: Settled) -> None:
+    """Who retires and registers it again in every epoch escapes no miss; tickets are good for three epochs."""
+    expected = 5_000
+    for epoch in range(9):
+        settled.next_epoch()
+        proves = epoch % 3 == 0
+        if proves:
+            settled.win(settled.node, settled.cpu_id)
+        expected = step(expected, Event.PROVEN if proves else Event.MISSED)
+        refs = settled.refs(settled.node, settled.node, settled.cpu_id)
+        retire = ledger_pb2.RetireAsset(asset_id=settled.cpu_id, revision=settled.asset(settled.cpu_id).revision)
+        assert settled.reason(settled.tx(settled.node, refs, retire_asset=retire)) is None
+        assert not owed(settled)
+        again = ledger_pb2.RegisterAsset()
+        again.CopyFrom(settled.cpu)
+        again.revision = settled.asset(settled.cpu_id).revision
+        settled.register(settled.node, again)
+    assert exact(settled, settled.node) <= expected
+
+
+def test_who_proves_and_comes_back_later_owes_nothing_for_the_time_between(settled: Settled) -> None:
+    settled.next_epoch()
+    settled.win(settled.node, settled.cpu_id)
+    refs = settled.refs(settled.node, settled.node, settled.cpu_id)
+    assert (
+        settled.reason(
+            settled.tx(settled.node, refs, retire_asset=ledger_pb2.RetireAsset(asset_id=settled.cpu_id, revision=1))
+        )
+        is None
+    )
+    risen = exact(settled, settled.node)
+    for _ in range(5):
+        settled.next_epoch()
+    settled.win(settled.node, settled.cpu_id)
+    again = ledger_pb2.RegisterAsset()
+    again.CopyFrom(settled.cpu)
+    again.revision = 2
+    settled.register(settled.node, again)
+    settled.next_epoch()
+    settled.win(settled.node, settled.cpu_id)
+    for _ in range(2):
+        settled.next_epoch()
+    assert exact(settled, settled.node) == step(risen, Event.PROVEN)
+
+
+def test_a_new_key_does_not_stop_what_the_old_ones_assets_owe(settled: Settled) -> None:
+    new = settled.enrol(trust_pb2.ROLE_NODE, "node-1")
+    for _ in range(3):
+        settled.next_epoch()
+    missed = exact(settled, settled.node)
+    assert missed == step(5_000, Event.MISSED)
+    settled.win(new, new.asset_id(CPU, "cpu-0"))
+    for _ in range(2):
+        settled.next_epoch()
+    assert exact(settled, settled.node) == step(missed, Event.MISSED), "the new key's proof pays, and earns nothing yet"
+
+
+def test_a_key_shows_the_score_of_whom_it_is_certified_for_now(settled: Settled) -> None:
+    """It was node-1's, and is node-2's with all it has registered: what node-1 earns does not show on it."""
+    keypair, later = settled.node.keypair, settled.node.body.not_before + 1
+    moved = Member(keypair, settled.root.issue(keypair.public, trust_pb2.ROLE_NODE, "node-2", not_before=later))
+    assert settled.reason(settled.tx(moved, enrol_node=ledger_pb2.EnrolNode(certificate=moved.certificate))) is None
+    first = settled.enrol(trust_pb2.ROLE_NODE, "node-1")
+    fork = Fork(settled.state)
+    for _ in range(10):
+        scores.apply(fork, first.key_id, Event.PROVEN)
+    settled.state.write(fork.writes)
+    assert (settled.score(first), settled.score(moved)) == (5_100, 5_000)
+    for _ in range(3):
+        settled.next_epoch()
+    assert exact(settled, moved) == step(5_000, Event.MISSED)
+    assert settled.score(first) == 5_100, "it has nothing registered any more"
+
+
 def test_a_lease_counts_once_an_epoch_and_only_when_it_was_one(settled: Settled) -> None:
     asked = [allocation(settled.node, settled.cpu, f"u{each}", 1) for each in range(3)]
     assert settled.reason(settled.allocate(asked[0])) is None
