@@ -117,7 +117,7 @@ def add_desk_parsers(commands: Any, environment: Mapping[str, str] = os.environ)
     giving = commands.add_parser("delegate", parents=[common], help="let another key act for this node's Assets")
     giving.add_argument("to", metavar="KEY", help="key id in hex, or the certified name")
     giving.add_argument("--right", action="append", required=True, choices=["release", "sharing"], help="one or both")
-    giving.add_argument("--days", type=float, default=30.0, help="it ends by itself after so many (default 30)")
+    giving.add_argument("--days", type=_days, default=30.0, help="it ends by itself after so many (default 30)")
     taking = commands.add_parser("revoke", parents=[common], help="take all of a key's rights back")
     taking.add_argument("to", metavar="KEY", help="key id in hex, or the certified name")
     sharing = commands.add_parser("share", parents=[common], help="pause, open or price another node's Asset")
@@ -128,6 +128,13 @@ def add_desk_parsers(commands: Any, environment: Mapping[str, str] = os.environ)
     sharing.add_argument("--price", metavar="CAESAR", help="an hour for the whole Asset")
     ending = commands.add_parser("release", parents=[common], help="end an allocation of either side's delegation")
     ending.add_argument("allocation", metavar="ID", type=bytes.fromhex, help="allocation id in hex")
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 < days <= 366:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most 366")
+    return days
 
 
 def survey_config(arguments: argparse.Namespace) -> SurveyConfig:

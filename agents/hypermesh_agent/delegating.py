@@ -71,6 +71,8 @@ async def revoke(desk: Desk, to: bytes) -> str:
 
 async def share(desk: Desk, name: str, paused: bool | None, price: str | None) -> str:
     """Pauses, opens or prices an asset. Raises Unclear, QuantityInvalid, TicketsMissing, Refused, LedgerUnavailable."""
+    if paused is None and price is None:
+        raise Unclear("nothing to say: give --pause, --open or --price")
     record = asset_named(desk.mirror.assets, name)
     operation = ledger_pb2.UpdateAsset(
         asset_id=record.registration.asset_id, revision=record.revision, capacity=record.registration.capacity
@@ -143,8 +145,7 @@ async def act(desk: Desk, parsed: argparse.Namespace) -> str:
 
 def run(parsed: argparse.Namespace) -> int:
     """Exit status: 0, or 1 after one sentence on stderr."""
-    from .enrolling import papers  # only here: it brings all clients with it
-    from .identity import IdentityError
+    from .enrolling import TROUBLES, papers  # only here: it brings all clients with it
 
     async def told() -> str:
         paper = await papers(parsed.namespace, parsed.trustchain, Path(parsed.token_file), Path(parsed.state))
@@ -167,9 +168,10 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         sys.stdout.write(asyncio.run(bounded()) + "\n")
     except TimeoutError:
-        sys.stderr.write(f"no answer within {PATIENCE_S:.0f} s: look at the ledger's and TrustChain's pods\n")
+        text = "It may still be done: look with hypermesh-ledger state, and at the ledger's and TrustChain's pods"
+        sys.stderr.write(f"no answer within {PATIENCE_S:.0f} s. {text}\n")
         return 1
-    except (Unclear, Refused, LedgerUnavailable, TicketsMissing, IdentityError, quantities.QuantityInvalid) as error:
+    except (Unclear, Refused, LedgerUnavailable, TicketsMissing, quantities.QuantityInvalid, *TROUBLES) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

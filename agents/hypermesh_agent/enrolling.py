@@ -40,6 +40,8 @@ RETRY_S: Final = 2.0
 PATIENCE_S: Final = 30.0
 SPARE_S: Final = 3600
 """A kept enrolment with less life than this is not used: it would end while TrustChain is waited for."""
+TROUBLES: Final = (IdentityError, EnrolmentRefused, ConfigError, falcon.NativeLibraryMissing, OSError)
+"""What `papers` raises when a person must act."""
 
 
 async def papers(namespace: str, trustchain: str, token_file: Path, state: Path) -> Papers:
@@ -137,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = papers(parsed.namespace, parsed.trustchain, Path(parsed.token_file), Path(parsed.state))
     try:
         line = asyncio.run(work).encode()
-    except (IdentityError, EnrolmentRefused, ConfigError, falcon.NativeLibraryMissing, OSError) as error:
+    except TROUBLES as error:
         _log.critical("%s", error)
         return 1
     sys.stdout.write(line + "\n")
