@@ -39,7 +39,7 @@ from hypermesh_clients.mirror import Mirror
 from ..builders import Member, TrustRoot, allocation, member, registration
 from ..processes import free_port
 
-START_S = 30.0
+START_S = 120.0
 
 
 def patient() -> proofs_pb2.ProofParameters:
