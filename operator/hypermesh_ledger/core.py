@@ -235,11 +235,13 @@ class Core:
     async def _settle_signatures(self, txs: Sequence[bytes]) -> None:
         """Before each of them is judged; what is wrong with one is found then."""
         checks: list[Signature] = []
-        for tx in txs:
+        for index, tx in enumerate(txs):
             with contextlib.suppress(Refused):
                 check = signature(self.base, operations.decode(tx))
                 if check is not None:
                     checks.append(check)
+            if index % TOGETHER == TOGETHER - 1:
+                await asyncio.sleep(0)
         with contextlib.suppress(VerifierLost):
             await self.verdicts.settle_signatures(checks)
 

@@ -100,8 +100,6 @@ class _Process:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
-        self.waiting = 0
-        """Proofs that wait for a verdict, the one under way included."""
 
     async def ask(self, checks: Sequence[Check]) -> list[Answer]:
         """Raises VerifierLost."""

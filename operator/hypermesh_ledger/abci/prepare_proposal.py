@@ -42,10 +42,14 @@ async def prepare_proposal(core: Core, request: abci.RequestPrepareProposal) -> 
 
 
 def _votes(request: abci.RequestPrepareProposal) -> list[bytes]:
-    """The votes of the block's last commit with what they say, as its first transaction."""
+    """The votes of the block's last commit with what they say, as its first transaction.
+
+    Without a late vote of a liar, which CometBFT counted unseen: with it the block would be nobody's (see `verified`).
+    """
     commit = votes_pb2.ExtendedCommit(height=request.height - 1, round=request.local_last_commit.round)
     for each in request.local_last_commit.votes:
-        if each.block_id_flag == validator_pb2.BLOCK_ID_FLAG_COMMIT:
+        committed = each.block_id_flag == validator_pb2.BLOCK_ID_FLAG_COMMIT
+        if committed and extensions.parse(each.vote_extension) is not None:
             address, signature = each.validator.address, each.extension_signature
             commit.votes.add(address=address, extension=each.vote_extension, signature=signature)
     return [extensions.encode(commit)]

@@ -131,6 +131,16 @@ async def test_wrong_votes_become_no_block(grown: Grown, liar: Liar, lie: str) -
     await grown.sound()
 
 
+async def test_late_votes_that_say_noise_stop_nobody(grown: Grown, liar: Liar) -> None:
+    """CometBFT counts a vote that comes while it commits, and asks no application what it says."""
+    liar.lie.write_text("late-noise")
+    for _ in range(5):
+        await liar.until_told(5)
+        await liar.others_go_on(grown)
+    liar.lie.unlink()
+    await grown.sound()
+
+
 async def test_forged_operations_in_a_block_change_nothing(grown: Grown, tenants: Settled, liar: Liar) -> None:
     ledger, node, cpu, refs = tenants.ledger, tenants.node, tenants.cpu, tenants.refs()
     committed = tenants.allocate("committed")

@@ -8,6 +8,7 @@ The file LIE holds a word, and is read at every call, so that one process can be
 - `propose`: its proposals hold what lies in the directory LIE.txs, whatever that is, behind the votes that a block
   begins with, and it takes them for well formed;
 - `no-votes`, `votes-twice`, `votes-changed`, `fewer-votes`: its proposals begin with that;
+- `late-noise`: its votes come late, when the others commit, and carry what no validator may say;
 - `withhold`: its proposals do not leave; PrepareProposal answers when the lie is over.
 
 Each lie told adds a line to LIE.told.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +30,15 @@ from hypermesh_ledger.abci import server
 from hypermesh_ledger.execution import Outcome, extensions
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
+NOISE: Final = b"\xff"
+LATE_S: Final = 0.1
+"""The others take less to commit a block: so some of these votes come while they do, when nobody asks about them."""
+
 
 def fewer(tx: bytes) -> list[bytes]:
-    """Without one that is in the last commit."""
+    """Two at most of those in the last commit."""
     commit = votes_pb2.ExtendedCommit.FromString(tx.removeprefix(extensions.PREFIX))
-    del commit.votes[0]
+    del commit.votes[2:]
     return [extensions.encode(commit)]
 
 
@@ -61,6 +67,7 @@ class Liar:
         return [path.read_bytes() for path in sorted(Path(f"{self._file}.txs").iterdir())]
 
     def install(self) -> None:
+        extend, check = server.METHODS["extend_vote"], server.METHODS["verify_vote_extension"]
         execute, prepare, process = core.execute, server.METHODS["prepare_proposal"], server.METHODS["process_proposal"]
 
         def executed(*arguments: Any) -> Outcome:
@@ -94,7 +101,24 @@ class Liar:
             answer: abci.ResponseProcessProposal = await process(ours, request)
             return answer
 
+        async def extended(ours: core.Core, request: abci.RequestExtendVote) -> abci.ResponseExtendVote:
+            if self.says("late-noise"):
+                await asyncio.sleep(random.uniform(0, LATE_S))
+                self.told("late-noise")
+                return abci.ResponseExtendVote(vote_extension=NOISE)
+            answer: abci.ResponseExtendVote = await extend(ours, request)
+            return answer
+
+        async def checked(
+            ours: core.Core, request: abci.RequestVerifyVoteExtension
+        ) -> abci.ResponseVerifyVoteExtension:
+            if request.vote_extension == NOISE:  # its own: CometBFT asks before it signs
+                return abci.ResponseVerifyVoteExtension(status=abci.ResponseVerifyVoteExtension.ACCEPT)
+            answer: abci.ResponseVerifyVoteExtension = await check(ours, request)
+            return answer
+
         core.execute = executed
+        server.METHODS["extend_vote"], server.METHODS["verify_vote_extension"] = extended, checked
         server.METHODS["prepare_proposal"], server.METHODS["process_proposal"] = prepared, processed
 
 

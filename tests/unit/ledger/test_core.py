@@ -13,7 +13,7 @@ from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
-from hypermesh_ledger.core import Core
+from hypermesh_ledger.core import TOGETHER, Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, execute
 from hypermesh_ledger.history import Past
@@ -229,6 +229,24 @@ async def test_many_at_once_get_each_its_own_answer(settled: Settled, tmp_path: 
     assert sorted(index for index, _ in rest) == [*range(1, 21), 23]
     assert all(isinstance(each, Result) and each.reason is None and each.height == block.height for _, each in rest)
     assert not core.pool._waiters
+    await verifier.close()
+    core.store.close()
+
+
+async def test_many_that_are_noise_leave_others_their_turn(settled: Settled, tmp_path: Path) -> None:
+    core, verifier = core_of(settled, tmp_path / "state")
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    await core._settle_signatures([b""] * (8 * TOGETHER))
+    task.cancel()
+    assert turns >= 7
     await verifier.close()
     core.store.close()
 

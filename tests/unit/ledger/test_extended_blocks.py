@@ -73,6 +73,17 @@ async def test_what_is_proposed_is_accepted_also_when_it_is_empty(core: Core, ch
     assert await status(core, chain, [alone]) == ACCEPT
 
 
+@pytest.mark.parametrize("noise", [b"\xff", b"\x12" * (1 << 20)])
+async def test_a_late_vote_that_says_noise_spoils_no_proposal(core: Core, chain: Extended, noise: bytes) -> None:
+    """CometBFT counts votes that come after two thirds, also in the last commit, and asks nobody about their words."""
+    request = preparing(chain)
+    late = request.local_last_commit.votes[3]
+    late.block_id_flag, late.vote_extension, late.extension_signature = COMMIT, noise, b"s" * 3309
+    (first,) = (await prepare_proposal(core, request)).txs
+    assert len(first) < request.max_tx_bytes
+    assert await status(core, chain, [first], (COMMIT,) * 4) == ACCEPT
+
+
 async def test_votes_take_their_part_of_the_room(core: Core, chain: Extended, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_module, "STALE_S", 1 << 40)
     (first,) = (await prepare_proposal(core, preparing(chain))).txs
@@ -91,7 +102,7 @@ async def test_wrong_missing_double_and_misplaced_votes_are_rejected(core: Core,
     changed[-1] ^= 1
     for txs in ([], [good], [first, first], [good, first], [first, good, first], [bytes(changed)], [first, good, good]):
         assert await status(core, chain, txs) == REJECT
-    assert await status(core, chain, [first], (COMMIT,) * 4) == REJECT, "one who voted is left out"
+    assert await status(core, chain, [first], (COMMIT,) * 4) == ACCEPT, "who came late and said noise is left out"
     assert await status(core, chain, [first], (COMMIT, COMMIT, ABSENT, NIL)) == REJECT, "one too many"
 
 

@@ -137,14 +137,16 @@ def _swap(commit: Commit) -> None:
 
 
 FORGED: dict[str, Callable[[Commit], object]] = {
-    "one left out": lambda c: c.votes.pop(),
+    "two left out": lambda c: [c.votes.pop(), c.votes.pop()],
     "one twice": lambda c: c.votes.append(c.votes[0]),
+    "one twice, for another": lambda c: [c.votes.pop(), c.votes.append(c.votes[0])],
     "another order": lambda c: c.votes.reverse(),
     "another height": lambda c: setattr(c, "height", c.height - 1),
     "another round": lambda c: setattr(c, "round", 1),
     "an extension changed": lambda c: setattr(c.votes[0], "extension", c.votes[0].extension + b"\x12\x00"),
     "an extension emptied": _swap,
     "a signature of another": lambda c: setattr(c.votes[0], "signature", c.votes[1].signature),
+    "a long signature": lambda c: setattr(c.votes[0], "signature", c.votes[0].signature + b"x"),
     "no signature": lambda c: setattr(c.votes[0], "signature", b""),
     "a stranger": lambda c: setattr(c.votes[0], "address", address(7)),
     "none": lambda c: c.ClearField("votes"),
@@ -197,6 +199,16 @@ def test_an_extension_that_is_too_large_or_none_is_no_vote(chain: Extended) -> N
     assert len(shows(chain, chain.first()[0]).votes) == 4
     newer = b"\xba\x3e\x03abc"  # a field that this program does not know
     assert extensions.parse(newer) is not None
+
+
+def test_a_vote_that_came_late_may_be_left_out(chain: Extended) -> None:
+    """CometBFT counts it in the last commit without VerifyVoteExtension, so it may say what no block may show."""
+    for number in range(4):
+        commit = chain.commit(chain.height)
+        del commit.votes[number]
+        assert shows(chain, extensions.encode(commit)) == commit
+        outcome = execute(chain.state, chain.block_of(extensions.encode(commit)), verify_now)
+        assert outcome.extended == commit
 
 
 def test_votes_elsewhere_than_first_or_twice_do_nothing(chain: Extended) -> None:
