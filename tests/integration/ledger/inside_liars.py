@@ -226,7 +226,9 @@ async def test_who_signs_twice_is_out_for_good(grown: Grown, liar: Liar) -> None
             found = (await others[0].client.validators(timeout=10)).evidence
             evidence = next((each for each in found if each.address == address_of(key)), None)
         assert evidence.kind == DOUBLE
+        recorded = evidence.recorded_height
         for place in others:
+            await place.until(lambda status: status.height >= recorded, "the block with the evidence")
             assert (await place.client.validators(timeout=10)).evidence == found
         await others[0].until(lambda status: status.height > evidence.recorded_height + 5, "blocks of three")
         for place in (*others, accused):
