@@ -108,12 +108,11 @@ def configuration(network: Network | None) -> str:
     lines = (
         f'laddr = "tcp://{network.listen}"',
         f'persistent_peers = "{network.persistent_peers}"',
-        "# A peer that was away long is dialled again soon.",
-        'persistent_peers_max_dial_period = "5s"',
     )
     with_peers = CONFIG.replace('laddr = "tcp://[::1]:0"', "\n".join(lines))
     if not network.several:
         return with_peers
+    with_peers = with_peers.replace("[rpc]\n", "[rpc]\nunsafe = true  # dial_peers, see peering\n")
     with_peers = with_peers.replace("broadcast = false", "broadcast = true")
     with_peers = with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
     return with_peers if network.trust is None else _with_state_sync(with_peers, network.trust)

@@ -104,9 +104,9 @@ def application_command(options: argparse.Namespace) -> list[str]:
 
 
 def cometbft_command(program: str, home: Path, rpc: str | None) -> list[str]:
-    """How the supervisor starts CometBFT; with `rpc`, host:port, its RPC listens there too."""
+    """How the supervisor starts CometBFT; with `rpc`, host:port, its RPC listens there too, and can only be read."""
     command = [program, "start", "--home", str(home)]
-    return [*command, "--rpc.laddr", f"unix://{RPC_SOCKET},tcp://{rpc}"] if rpc else command
+    return [*command, "--rpc.laddr", f"unix://{RPC_SOCKET},tcp://{rpc}", "--rpc.unsafe=false"] if rpc else command
 
 
 async def supervise(home: Path, commands: Commands) -> None:

@@ -4,7 +4,11 @@
 
 All ledgers get the same list. Only the first of it may begin a chain, and only when every other one has answered that
 it has none: a founder that lost its volume joins the chain that the others still have. What was learned is kept in
-config/peers.json, so that a restart needs nobody's answer. Whom we do not reach now dials us when it starts.
+config/peers.json, so that a restart needs nobody's answer.
+
+CometBFT dials whom it is told of when it starts, at the address they have then. So whoever answers us and is not
+connected, be it that it was not known yet or that its address has changed, is dialled again and again: of ledgers that
+start in any order, each is soon connected with each, and no one of them is needed for the others to meet.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from typing import Any, Final
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.files import write_durably
 from hypermesh_clients.ledger import LedgerClient, LedgerUnavailable
-from hypermesh_ledger import joining
-from hypermesh_ledger.errors import HomeMismatch
+from hypermesh_ledger import joining, rpc
+from hypermesh_ledger.errors import CometbftSilent, HomeMismatch
 from hypermesh_ledger.genesis import chain_id_of, genesis_of
+from hypermesh_ledger.home import RPC_SOCKET
 from hypermesh_ledger.joining import GoOn, Own, Replay, Restore, Stale, Trust, Wait, agreed, decide
 
 _log = logging.getLogger(__name__)
@@ -84,11 +89,15 @@ class Peers:
         return len(self._clients)
 
     async def follow(self) -> None:
-        """Keeps `best`, for ever."""
+        """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever."""
         while True:
             answers = await self._ask()
             self.best = max((each.height for each in answers.values()), default=0)
             self.answering = len(answers)
+            with contextlib.suppress(OSError):  # a full volume; learned again at the next start
+                _remember(answers)
+            with contextlib.suppress(CometbftSilent):
+                await _connect(answers)
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
@@ -191,13 +200,22 @@ def persistent_peers() -> str:
 
 def _remember(answers: dict[str, ledger_pb2.PeerResponse]) -> None:
     known: dict[str, str] = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
-    learned = {
-        target: f"{each.node_id}@{target.rpartition(':')[0]}:{each.p2p_port}"
-        for target, each in answers.items()
-        if _plausible(each)
-    }
+    learned = {target: _address(target, each) for target, each in answers.items() if _plausible(each)}
     if known | learned != known:
         write_durably(KNOWN, json.dumps(known | learned).encode(), 0o644)
+
+
+async def _connect(answers: dict[str, ledger_pb2.PeerResponse]) -> None:
+    """Dial whom CometBFT is not connected with; one at height 0 is about to start, and dials. Raises CometbftSilent."""
+    here = {
+        each.node_id: _address(target, each) for target, each in answers.items() if each.height and _plausible(each)
+    }
+    if missing := here.keys() - await rpc.connected(RPC_SOCKET):
+        await rpc.dial(RPC_SOCKET, [here[each] for each in sorted(missing)])
+
+
+def _address(target: str, answer: ledger_pb2.PeerResponse) -> str:
+    return f"{answer.node_id}@{target.rpartition(':')[0]}:{answer.p2p_port}"
 
 
 def _plausible(answer: ledger_pb2.PeerResponse) -> bool:

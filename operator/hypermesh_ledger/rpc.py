@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,6 +89,22 @@ async def working(socket: Path) -> tuple[int, int, int, int]:
         return height, number, step, int(network["n_peers"])
 
 
+async def connected(socket: Path) -> set[str]:
+    """Node ids of connected peers. Raises CometbftSilent."""
+    async with _session(socket, "no list of its peers") as session:
+        found = await _get(session, "net_info", {})
+        return {str(each["node_info"]["id"]) for each in found["peers"]}
+
+
+async def dial(socket: Path, addresses: Sequence[str]) -> None:
+    """Have CometBFT connect to each id@host:port once; it answers before it has tried. Raises CometbftSilent.
+
+    Not as persistent peers: CometBFT v0.40.0 replaces that list while others read it.
+    """
+    async with _session(socket, "no way to dial peers") as session:
+        await _get(session, "dial_peers", {"peers": json.dumps(list(addresses))})
+
+
 @asynccontextmanager
 async def _session(socket: Path, lack: str) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.UnixConnector(str(socket))
@@ -100,7 +116,7 @@ async def _session(socket: Path, lack: str) -> AsyncIterator[aiohttp.ClientSessi
         raise CometbftSilent(f"CometBFT gives {lack} ({error!r}). Ask again.") from error
 
 
-async def _get(session: aiohttp.ClientSession, method: str, parameters: dict[str, int]) -> dict[str, Any]:
+async def _get(session: aiohttp.ClientSession, method: str, parameters: Mapping[str, int | str]) -> dict[str, Any]:
     async with session.get(f"/{method}", params=parameters) as answer:
         found = await answer.json()
     if "result" not in found:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.mirror import Mirror
+from hypermesh_ledger.peering import KNOWN
 
 from ...builders import TrustRoot
 from ..ledger_fixture import PROGRAM, START_S, Ledger, Settled, settle
+from .faults import drops
 from .four_ledgers import COUNT, METRICS, PORT, Place, agree, four, run
 from .histories import no_fork
 
@@ -49,7 +52,7 @@ class Grown:
 
 @contextlib.asynccontextmanager
 async def grown_to_four(directory: Path) -> AsyncIterator[Grown]:
-    """From one embedded validator, on its chain."""
+    """From one embedded validator, on its chain. Newcomers do not know of each other before they have begun."""
     root = TrustRoot()
     async with four(directory, root) as places:
         world = Grown(places, root)
@@ -60,10 +63,13 @@ async def grown_to_four(directory: Path) -> AsyncIterator[Grown]:
         assert await first.seats() == {}
         await first.stop()
         run(*PROGRAM, "backup", str(directory / EARLY), "--home", str(first.directory / "home"))
-        for place in places:
-            await place.start()
-        for place in places:
-            await place.until(lambda status: status.height > alone.height, "block of the first validator's chain")
+        with drops(places[1], places[2:]), drops(places[2], places[3:]):
+            for place in places:
+                await place.start()
+            for place in places:
+                await place.until(lambda status: status.height > alone.height, "block of the first validator's chain")
+            knows = [json.loads((each.directory / "home" / KNOWN).read_text()) for each in places[1:]]
+            assert [len(each) for each in knows] == [1, 1, 1]
         for _ in range(240):
             if [each.state for each in (await first.seats()).values()] == [ACTIVE] * COUNT:
                 break

@@ -123,9 +123,11 @@ def test_with_peers_cometbft_listens_and_tells_them(copy: Path) -> None:
     assert text["p2p"]["laddr"] == "tcp://[fd00::1]:26656"
     assert text["p2p"]["persistent_peers"] == "aa@[fd00::2]:26656"
     assert text["mempool"]["broadcast"] is True
+    assert text["rpc"]["unsafe"] is True, "it can be told whom to dial"
     home.prepare(copy, CHAIN, GENESIS)
     assert (copy / "config" / "config.toml").read_text() == home.CONFIG
     alone = tomllib.loads(home.CONFIG)
+    assert "unsafe" not in alone["rpc"]
     assert (alone["p2p"]["laddr"], alone["mempool"]["broadcast"]) == ("tcp://[::1]:0", False)
 
 

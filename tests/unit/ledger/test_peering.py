@@ -139,3 +139,31 @@ async def test_what_could_not_be_an_id_reaches_no_file(place: Path) -> None:
     assert await introduced(place, [liar], founder=False) is not None
     assert peering.persistent_peers() == ""
     await liar.server.stop(0)
+
+
+async def test_whom_we_meet_later_is_known_at_the_next_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while CometBFT does not answer yet, and when the volume was full before."""
+    monkeypatch.setattr(peering, "LOOK_S", 0.05)
+    late = Other(place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id="b" * 40, p2p_port=26657, height=9))
+    peers = peering.Peers(peering.Plan("[::]:1", (late.target,), True, "localhost"), (place / "tls.crt").read_bytes())
+    following = asyncio.create_task(peers.follow())
+    try:
+        (place / "config").rename(place / "away")
+        await late.server.start()
+        for _ in range(400):
+            if peers.best == 9:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        assert (peers.best, following.done()) == (9, False)
+        (place / "away").rename(place / "config")
+        for _ in range(400):
+            if peering.persistent_peers():
+                break
+            await asyncio.sleep(0.05)
+        assert peering.persistent_peers() == f"{'b' * 40}@[::1]:26657"
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await peers.close()
+        await late.server.stop(0)
