@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from hypermesh_ledger.home import EVIDENCE_BLOCKS, EVIDENCE_S
-from hypermesh_ledger.snapshots import Snapshots
+from hypermesh_ledger.snapshots import RESERVE_BYTES, Snapshots
 
 BLOCKS: Final = 2 * EVIDENCE_BLOCKS
 MILLISECONDS: Final = 2 * EVIDENCE_S * 1_000
@@ -34,13 +34,18 @@ class Retention:
 
 
 class WithPeers(Retention):
-    """Of a ledger with peers: also all blocks since the older of its snapshots, for who restores that."""
+    """Of a ledger with peers: also all blocks since the older of its snapshots, for who restores that.
+
+    Unless the volume is nearly full: no newer snapshot could be written then, and the blocks would stop the chain.
+    """
 
     def __init__(self, snapshots: Snapshots) -> None:
         super().__init__()
         self._snapshots = snapshots
 
     def after(self, height: int, time_ms: int) -> int:
-        """See Retention; keeps all while there is no snapshot."""
+        """See Retention; with room, keeps all while there is no snapshot."""
         lowest, kept = super().after(height, time_ms), self._snapshots.heights()
+        if self._snapshots.free_bytes() < RESERVE_BYTES:
+            return lowest
         return min(lowest, kept[0]) if kept else 0

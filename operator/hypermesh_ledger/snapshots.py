@@ -150,10 +150,14 @@ class Snapshots:
             self._heights = self._found()
             self._rest_until = time.monotonic() + REST * (time.monotonic() - began)
 
+    def free_bytes(self) -> int:
+        """Of the volume."""
+        return shutil.disk_usage(self._directory.parent).free
+
     def _write(self, past: Past, making: Path) -> None:
         making.mkdir(parents=True)
         size = past.database_bytes()
-        free, needed = shutil.disk_usage(making).free, size + RESERVE_BYTES
+        free, needed = self.free_bytes(), size + RESERVE_BYTES
         if free < needed:
             text = f"{free >> 20} MB of the volume are free, the state and a reserve are {needed >> 20} MB: enlarge it"
             raise OSError(errno.ENOSPC, text, str(self._directory))

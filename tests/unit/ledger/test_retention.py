@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from hypermesh.proofs.parameters import DEMO
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import home, retention
 from hypermesh_ledger.retention import Retention, WithPeers
-from hypermesh_ledger.snapshots import Snapshots
+from hypermesh_ledger.snapshots import RESERVE_BYTES, Snapshots
 
 paces = st.lists(
     st.tuples(st.integers(1, 1_500), st.sampled_from([0, 3, 20, 100, 1_000, 60_000])), min_size=1, max_size=6
@@ -56,3 +57,15 @@ def test_who_restores_a_snapshot_finds_the_blocks_after_it(tmp_path: Path) -> No
     for held, lowest in (((3_000,), 3_000), ((3_000, 4_000), 3_000), ((4_000, 5_000), 3_999)):
         snapshots._heights = list(held)
         assert kept.after(5_000, 5_000_000) == lowest
+
+
+@pytest.mark.parametrize("held", [[], [1_000]], ids=["no snapshot was ever written", "none after the first"])
+def test_blocks_do_not_fill_the_volume_that_has_no_room_for_a_snapshot(
+    tmp_path: Path, held: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = Snapshots(tmp_path, 1_000)
+    snapshots._heights = held
+    kept = WithPeers(snapshots)
+    assert [kept.after(height, height * 1_000) for height in range(1, 5_000)][-1] == (held[0] if held else 0)
+    monkeypatch.setattr(snapshots, "free_bytes", lambda: RESERVE_BYTES - 1)
+    assert kept.after(5_000, 5_000_000) == 5_000 - retention.BLOCKS - 1
