@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from google.protobuf.message import DecodeError, Message
@@ -31,14 +32,29 @@ TICKETLESS: Final = frozenset(
 """Kinds that win tickets instead of spending them, and those that are about no asset: validators', and delegations."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decoded:
-    """A well-formed transaction, its signature not yet checked. tx_hash is 32 bytes, as CometBFT computes it."""
+    """A well-formed transaction, its signature not yet checked. tx_hash is 32 bytes, as CometBFT computes it.
+
+    Whoever holds one shares it: nothing of it is ever changed.
+    """
 
     envelope: ledger_pb2.Envelope
     operation: ledger_pb2.Operation
     kind: str
     tx_hash: bytes
+    raw: bytes
+    """The transaction itself."""
+
+    @cached_property
+    def signed(self) -> tuple[bytes, bytes]:
+        """See `signed_parts`."""
+        return signed_parts(self.envelope)
+
+    @cached_property
+    def claim(self) -> bytes:
+        """32 bytes for the signature and what it covers; the same for all of a batch."""
+        return digests.digest("check/claim", self.envelope.signature, *self.signed)
 
 
 def canonical(message: Message) -> bytes:
@@ -144,7 +160,7 @@ def decode(envelope: bytes) -> Decoded:
             raise Refused(Reason.Malformed, f"{kind} wins tickets and must not name any.")
     else:
         _require_tickets(outer.tickets)
-    return Decoded(outer, operation, kind, tx_hash(envelope))
+    return Decoded(outer, operation, kind, tx_hash(envelope), envelope)
 
 
 def _parse(message: Message, data: bytes, name: str) -> None:

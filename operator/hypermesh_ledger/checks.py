@@ -23,11 +23,8 @@ class Signature:
     signature: bytes
     operation: bytes
     tickets: bytes
-
-    @property
-    def key(self) -> bytes:
-        """32 bytes that stand for the whole check."""
-        return digests.digest("check/signature", self.public, self.signature, self.operation, self.tickets)
+    key: bytes
+    """64 bytes that stand for the whole check: the key's id, and `operations.Decoded.claim`."""
 
 
 @dataclass(frozen=True, slots=True)

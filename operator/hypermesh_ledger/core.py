@@ -29,12 +29,13 @@ from hypermesh_ledger.checks import Check, Signature
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, extensions, judge, signature
-from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.execution.context import read, signer_of
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.inbox import Inbox
 from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
-from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
+from hypermesh_ledger.pace import Pace
+from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share, Waiter
 from hypermesh_ledger.presence import Presence
 from hypermesh_ledger.rechecking import Rechecks
 from hypermesh_ledger.retention import Retention, WithPeers
@@ -77,6 +78,7 @@ class Pending:
     block: Block
     outcome: Outcome
     prepared: Prepared
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Core:
         self.votes: Sequence[Vote] = ()
         """Of the newest block executed: who signs blocks now."""
         self.presence = Presence()
+        self.pace = Pace()
         self.consensus = Consensus(home.RPC_SOCKET)
         self.failing: Callable[[], Mapping[str, str]] = dict
         """Readiness checks that fail now, and why."""
@@ -158,12 +161,18 @@ class Core:
         """
         asked = asyncio.get_running_loop().time()
         tx_hash = operations.tx_hash(tx)
-        waiter = self.pool.wait_for(tx_hash)  # before admission: a block may decide it the moment it is pooled
+        decided: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def tell(result: Result) -> None:
+            if not decided.done():
+                decided.set_result(result)
+
+        self.pool.wait_for(tx_hash, tell)  # before admission: a block may decide it the moment it is pooled
         try:
             height = await self.admit(tx, tx_hash)
-            return await self._decision(waiter, asked, patience_s) if height is None else Result(tx_hash, height)
+            return await self._decision(decided, asked, patience_s) if height is None else Result(tx_hash, height)
         finally:
-            self.pool.forget(tx_hash, waiter)
+            self.pool.forget(tx_hash, tell)
 
     async def _decision(self, waiter: asyncio.Future[Result], asked: float, patience_s: float) -> Result:
         loop = asyncio.get_running_loop()
@@ -189,30 +198,35 @@ class Core:
         """
         known: list[tuple[int, Result | Refused]] = []
         some = asyncio.Event()
+        untold = set(range(len(txs)))
 
         def tell(index: int, outcome: Result | Refused) -> None:
-            known.append((index, outcome))
-            some.set()
+            if index in untold:  # a block may decide it while it is refused here
+                untold.remove(index)
+                known.append((index, outcome))
+                some.set()
 
-        def decided(index: int, waiter: asyncio.Future[Result]) -> None:
-            tell(index, waiter.result())
-
-        hashes = [operations.tx_hash(tx) for tx in txs]
-        waiters = [self.pool.wait_for(tx_hash) for tx_hash in hashes]
+        waiters: list[tuple[bytes, Waiter]] = []
         try:
-            await self._settle_signatures(txs)
-            for index, (tx, tx_hash) in enumerate(zip(txs, hashes, strict=True)):
-                try:
-                    height = await self.admit(tx, tx_hash)
-                except Refused as refusal:
-                    tell(index, refusal)
-                else:
-                    if height is None:
-                        waiters[index].add_done_callback(functools.partial(decided, index))
-                    else:
-                        tell(index, Result(tx_hash, height))
+            for index, decoded in enumerate(await self._decoded_together(txs)):
                 if index % TOGETHER == TOGETHER - 1:
                     await asyncio.sleep(0)
+                if isinstance(decoded, Refused):
+                    self.metrics.refused(decoded.reason, "ingress")
+                    tell(index, decoded)
+                    continue
+                tx_hash, waiter = decoded.tx_hash, functools.partial(tell, index)
+                self.pool.wait_for(tx_hash, waiter)  # first: a block may decide it the moment it is pooled
+                waiters.append((tx_hash, waiter))
+                try:
+                    height = await self.admit(decoded.raw, tx_hash, decoded)
+                except Refused as refusal:
+                    self.pool.forget(tx_hash, waiter)
+                    tell(index, refusal)
+                else:
+                    if height is not None:
+                        self.pool.forget(tx_hash, waiter)
+                        tell(index, Result(tx_hash, height))
             left = len(txs)
             loop = asyncio.get_running_loop()
             asked = loop.time()
@@ -229,23 +243,30 @@ class Core:
                 left -= len(group)
                 yield group
         finally:
-            for tx_hash, waiter in zip(hashes, waiters, strict=True):
-                self.pool.forget(tx_hash, waiter)
+            for tx_hash, waiting in waiters:
+                self.pool.forget(tx_hash, waiting)
 
-    async def _settle_signatures(self, txs: Sequence[bytes]) -> None:
-        """Before each of them is judged; what is wrong with one is found then."""
+    async def _decoded_together(self, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
+        """Also verifies the signatures, before each of them is judged; what is wrong with one is found then."""
+        found: list[operations.Decoded | Refused] = []
         checks: list[Signature] = []
         for index, tx in enumerate(txs):
-            with contextlib.suppress(Refused):
-                check = signature(self.base, operations.decode(tx))
+            try:
+                decoded = operations.decode(tx)
+            except Refused as refusal:
+                found.append(refusal)
+            else:
+                found.append(decoded)
+                check = signature(self.base, decoded)
                 if check is not None:
                     checks.append(check)
             if index % TOGETHER == TOGETHER - 1:
                 await asyncio.sleep(0)
         with contextlib.suppress(VerifierLost):
             await self.verdicts.settle_signatures(checks)
+        return found
 
-    async def admit(self, tx: bytes, tx_hash: bytes) -> int | None:
+    async def admit(self, tx: bytes, tx_hash: bytes, decoded: operations.Decoded | None = None) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.
 
         Returns the height when it is committed already (asking again changes nothing), else None: it is pooled
@@ -256,7 +277,7 @@ class Core:
         try:
             task = self._admissions.get(tx_hash)
             if task is None:
-                decoded = operations.decode(tx)
+                decoded = decoded or operations.decode(tx)
                 try:
                     return self._judged(decoded, tx)
                 except Unsettled as unsettled:
@@ -299,9 +320,9 @@ class Core:
 
     def _share(self, signer: bytes) -> Share:
         """How much of the pool a key may fill; an operator speaks for a whole cluster."""
-        record = read(self.base, keys.node(signer), ledger_pb2.NodeRecord)
-        body = trust_pb2.CertificateBody.FromString(b"" if record is None else record.certificate.body)
-        return OPERATORS_SHARE if body.role == trust_pb2.ROLE_OPERATOR else EVERYBODYS_SHARE
+        known = signer_of(self.base, signer)
+        is_operator = known is not None and known.body.role == trust_pb2.ROLE_OPERATOR
+        return OPERATORS_SHARE if is_operator else EVERYBODYS_SHARE
 
     async def _settle(self, unsettled: Unsettled, decoded: operations.Decoded) -> None:
         try:
@@ -320,15 +341,18 @@ class Core:
         self.votes = block.votes
         while True:
             unsettled: dict[bytes, Check] = {}
-            outcome = execute(self.base, block, functools.partial(self._required, unsettled))
+            outcome = execute(self.base, block, functools.partial(self._required, unsettled), self._decoded)
             if not unsettled:
                 break
             await asyncio.gather(*map(self.verdicts.settle, unsettled.values()))
         writes = outcome.writes if self.born is None else {**self.born.entries, **outcome.writes}
         prepared = self.store.prepare(block.height, block.time_ms, writes)
-        self.pending = Pending(block, outcome, prepared)
-        self.metrics.executed(time.perf_counter() - started)
+        self.pending = Pending(block, outcome, prepared, time.perf_counter() - started)
+        self.metrics.executed(self.pending.seconds)
         return self.pending
+
+    def _decoded(self, tx: bytes) -> operations.Decoded:
+        return self.pool.decoded(operations.tx_hash(tx)) or operations.decode(tx)
 
     def _required(self, unsettled: dict[bytes, Check], check: Check) -> None:
         """Takes a check for passed that is not settled yet, and notes it: this execution will be thrown away."""
@@ -349,7 +373,9 @@ class Core:
         self._take_snapshot()
         self.born = None
         self._moved = asyncio.get_running_loop().time()
-        self.metrics.committed(pending.prepared.head, pending.outcome.operations, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.pace.took(len(pending.outcome.operations), pending.seconds + seconds)
+        self.metrics.committed(pending.prepared.head, pending.outcome.operations, seconds)
         self._tell_extended(pending)
         self._remember(pending.outcome.operations)
         self.pool.decide(pending.outcome.operations, pending.block.time_ms)

@@ -7,7 +7,6 @@ block:   `required` computes a missing signature at once and asks for a missing 
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
@@ -57,7 +56,7 @@ class Verdicts:
             return
         match check:
             case Signature():
-                answer = await self._verifier.signature(check)
+                (answer,) = await self._verifier.signatures((check,))
             case Proof():
                 answer = await self._verifier.verify(check, lane)
         self._remember(key, answer)
@@ -65,9 +64,9 @@ class Verdicts:
     async def settle_signatures(self, checks: Sequence[Signature]) -> None:
         """All of them together. Raises VerifierLost."""
         asked = {key: check for check in checks if (key := check.key) not in self._answers}
-        answers = await asyncio.gather(*map(self._verifier.signature, asked.values()))
-        for key, answer in zip(asked, answers, strict=True):
-            self._remember(key, answer)
+        if asked:
+            for key, answer in zip(asked, await self._verifier.signatures(list(asked.values())), strict=True):
+                self._remember(key, answer)
 
     def _remember(self, key: bytes, answer: Answer) -> None:
         self._answers[key] = answer

@@ -1,6 +1,6 @@
 """Signatures and proofs verified in processes of their own, each started when it is first needed.
 
-    application -- frame(kind, last, parts...)* --> `python -m hypermesh_ledger.verifier` -- frame(reason, message)* -->
+    application -- frame(kind, last, parts...)* --> `python -m hypermesh_ledger.verifier` -- size, (reason, text)* -->
 
 Proofs, because native code that parses strangers' bytes must not take the ledger along; in one process those that a
 block waits for, in another everybody else's, in turn. Signatures, because threads share one interpreter: a busy
@@ -27,10 +27,12 @@ _log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 60.0
 MAX_ANSWER_BYTES: Final = 1 << 16
 AT_ONCE: Final = 256
-"""Signatures sent together at most."""
+"""Signatures sent together at most, unless one call brings more."""
 SIGNATURE: Final = 0
 """In place of a proof's kind; that of no proof."""
 _PARTS: Final = struct.Struct(">BB6I")
+_SIZE: Final = struct.Struct(">I")
+"""Of all answers to the frames up to one that is the last."""
 _ANSWER: Final = struct.Struct(">2I")
 
 Answer = tuple[Reason, str] | None
@@ -49,7 +51,7 @@ class Verifier:
         self._turns = Turns()
         self.waiting = 0
         """Proofs that wait for a verdict, those under way included."""
-        self._signatures: deque[tuple[Signature, asyncio.Future[Answer]]] = deque()
+        self._signatures: deque[tuple[Sequence[Signature], asyncio.Future[list[Answer]]]] = deque()
         self._emptying: asyncio.Task[None] | None = None
 
     async def verify(self, check: Proof, lane: bytes | None) -> Answer:
@@ -63,30 +65,35 @@ class Verifier:
         finally:
             self.waiting -= 1
 
-    def signature(self, check: Signature) -> asyncio.Future[Answer]:
+    def signatures(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
         """First come, first served: it takes less than to receive one, and the signer is only claimed.
 
         Those that come while others are being verified are sent together. The future may raise VerifierLost.
         """
-        told: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._signatures.append((check, told))
+        told: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self._signatures.append((checks, told))
         if self._emptying is None or self._emptying.done():
             self._emptying = asyncio.create_task(self._empty())
         return told
 
     async def _empty(self) -> None:
         while self._signatures:
-            some = [self._signatures.popleft() for _ in range(min(AT_ONCE, len(self._signatures)))]
+            some = [self._signatures.popleft()]
+            asked = list(some[0][0])
+            while self._signatures and len(asked) + len(self._signatures[0][0]) <= AT_ONCE:
+                some.append(self._signatures.popleft())
+                asked += some[-1][0]
             try:
-                answers = await self._signing.ask([check for check, _ in some])
+                answers = iter(await self._signing.ask(asked))
             except VerifierLost as error:
                 for _, told in some:
                     if not told.done():
                         told.set_exception(error)
                 continue
-            for (_, told), answer in zip(some, answers, strict=True):
+            for checks, told in some:
+                mine = [next(answers) for _ in checks]
                 if not told.done():
-                    told.set_result(answer)
+                    told.set_result(mine)
 
     async def close(self) -> None:
         """End the processes."""
@@ -136,7 +143,7 @@ class _Process:
         except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
             raise OSError(f"the verifier closed its input: {error}") from error
         await writer.drain()
-        return [await read_answer(reader) for _ in checks]
+        return await read_answers(reader, len(checks))
 
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -145,19 +152,29 @@ class _Process:
         self._process = None
 
 
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
+async def read_answers(reader: asyncio.StreamReader, count: int) -> list[Answer]:
     """None: it is good. Raises IncompleteReadError, and OSError for what no verifier in its right mind says."""
-    lengths = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
-    if lengths == (0, 0):
-        return None
-    if max(lengths) > MAX_ANSWER_BYTES:
-        raise OSError(f"the verifier answers with {max(lengths)} bytes")
-    parts = [await reader.readexactly(length) for length in lengths]
+    (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
+    if size > count * MAX_ANSWER_BYTES:
+        raise OSError(f"the verifier answers with {size} bytes")
+    rest = await reader.readexactly(size)
+    if rest == bytes(count * _ANSWER.size):
+        return [None] * count
+    answers: list[Answer] = []
     try:
-        reason, message = [part.decode() for part in parts]
-        return (Reason(reason), message) if reason else None
-    except ValueError as error:
+        while rest:
+            first, second = _ANSWER.unpack_from(rest)
+            end = _ANSWER.size + first + second
+            if end > len(rest):
+                raise ValueError("an answer is cut off")
+            reason, message = rest[_ANSWER.size : end - second].decode(), rest[end - second : end].decode()
+            answers.append((Reason(reason), message) if reason else None)
+            rest = rest[end:]
+    except (ValueError, struct.error) as error:
         raise OSError(f"the verifier answers with garbage: {error}") from error
+    if len(answers) != count:
+        raise OSError(f"the verifier answers {len(answers)} times instead of {count}")
+    return answers
 
 
 def _frame(check: Check, last: bool = True) -> bytes:
@@ -172,18 +189,21 @@ def _frame(check: Check, last: bool = True) -> bytes:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer frames until the other side closes."""
+    told = b""
     while len(header := requests.read(_PARTS.size)) == _PARTS.size:
         kind, last, *lengths = _PARTS.unpack(header)
         parts = [requests.read(length) for length in lengths]
-        check = Signature(*parts[:4]) if kind == SIGNATURE else Proof(kind, *parts)
+        check = Signature(parts[0], parts[1], parts[2], parts[3], b"") if kind == SIGNATURE else Proof(kind, *parts)
         reason, message = b"", b""
         try:
             verify_now(check)
         except Refused as refusal:
             reason, message = refusal.reason.encode(), refusal.message.encode()
-        answers.write(_ANSWER.pack(len(reason), len(message)) + reason + message)
+        told += _ANSWER.pack(len(reason), len(message)) + reason + message
         if last:
+            answers.write(_SIZE.pack(len(told)) + told)
             answers.flush()
+            told = b""
 
 
 def main() -> None:

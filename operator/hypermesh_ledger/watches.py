@@ -11,11 +11,11 @@ A follower that reads too slowly is cut off; its mirror connects again and start
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import closing
 from typing import Final
 
-from hypermesh.v1 import ledger_pb2, proofs_pb2
+from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.store import Store
 
@@ -52,7 +52,7 @@ class Follower:
         if self.cut:
             return
         if self.node:
-            changes = ledger_pb2.Changes(changes=[each for each in changes.changes if _concerns(each, self.node)])
+            changes = _concerning(changes, self.node)
         size = changes.ByteSize()
         waiting = self._queue.qsize()
         if waiting >= QUEUE or (waiting and self._bytes + size > QUEUE_BYTES):
@@ -89,9 +89,10 @@ class Watches:
         """Tell everybody what a committed block changed."""
         if not self._followers:
             return
-        changes = [change for key, value in writes for change in change_of(key, value)]
-        changes.append(ledger_pb2.Change(block=head))
-        batch = ledger_pb2.Changes(changes=changes)
+        batch = ledger_pb2.Changes()
+        for key, value in writes:
+            add_change(batch, key, value)
+        batch.changes.add(block=head)
         for follower in self._followers:
             follower.tell(batch)
 
@@ -131,50 +132,54 @@ class Watches:
         for prefix in watched:
             last: bytes | None = prefix
             while last is not None:
-                last, changes = self._some(prefix, last)
-                mine = [change for change in changes if not node or _concerns(change, node)]
-                if mine:
-                    yield ledger_pb2.Changes(changes=mine)
+                last, batch = self._some(prefix, last)
+                if node:
+                    batch = _concerning(batch, node)
+                if batch.changes:
+                    yield batch
                 await asyncio.sleep(0)
 
-    def _some(self, prefix: bytes, after: bytes) -> tuple[bytes | None, list[ledger_pb2.Change]]:
+    def _some(self, prefix: bytes, after: bytes) -> tuple[bytes | None, ledger_pb2.Changes]:
         """Up to BATCH records behind a key, and the last one's key; None at the end."""
-        changes: list[ledger_pb2.Change] = []
+        batch = ledger_pb2.Changes()
         last = None
         with closing(self._store.snapshot.scan(prefix, after)) as entries:
             for count, (key, value) in enumerate(entries, 1):
-                changes += change_of(key, value)
+                add_change(batch, key, value)
                 if count == BATCH:
                     last = key
                     break
-        return last, changes
+        return last, batch
 
 
-def change_of(key: bytes, value: bytes | None) -> Iterator[ledger_pb2.Change]:
+_RECORDS: Final = {
+    keys.NODE: "node",
+    keys.ASSET: "asset",
+    keys.ALLOCATION: "allocation",
+    keys.TICKET: "ticket",
+    keys.SEED: "work_seed",
+    keys.DELEGATIONS: "delegations",
+    keys.MEMORY: "memory",
+}
+"""The field of a Change that a record goes into, by the prefix of its key."""
+
+
+def add_change(batch: ledger_pb2.Changes, key: bytes, value: bytes | None) -> None:
     """The Change that a write means to followers; nothing for indexes and for what only the ledger needs."""
-    kind = key.partition(b"/")[0] + b"/"
+    kind = key[: key.find(b"/") + 1]
     if value is None:
         if kind == keys.ALLOCATION:
-            yield ledger_pb2.Change(allocation_gone=key[len(keys.ALLOCATION) :])
+            batch.changes.add(allocation_gone=key[len(keys.ALLOCATION) :])
         elif kind == keys.TICKET:
-            yield ledger_pb2.Change(ticket_gone=keys.named_ticket(key))
-        return
-    if key == keys.EPOCH:
-        yield ledger_pb2.Change(epoch=ledger_pb2.Epoch.FromString(value))
-    elif kind == keys.NODE:
-        yield ledger_pb2.Change(node=ledger_pb2.NodeRecord.FromString(value))
-    elif kind == keys.ASSET:
-        yield ledger_pb2.Change(asset=ledger_pb2.AssetRecord.FromString(value))
-    elif kind == keys.ALLOCATION:
-        yield ledger_pb2.Change(allocation=ledger_pb2.AllocationRecord.FromString(value))
-    elif kind == keys.TICKET:
-        yield ledger_pb2.Change(ticket=proofs_pb2.Ticket.FromString(value))
-    elif kind == keys.SEED:
-        yield ledger_pb2.Change(work_seed=ledger_pb2.WorkSeed.FromString(value))
-    elif kind == keys.DELEGATIONS:
-        yield ledger_pb2.Change(delegations=ledger_pb2.Delegations.FromString(value))
-    elif kind == keys.MEMORY:
-        yield ledger_pb2.Change(memory=ledger_pb2.MemoryRecord.FromString(value))
+            batch.changes.add(ticket_gone=keys.named_ticket(key))
+    elif key == keys.EPOCH:
+        batch.changes.add().epoch.MergeFromString(value)
+    elif kind in _RECORDS:
+        getattr(batch.changes.add(), _RECORDS[kind]).MergeFromString(value)
+
+
+def _concerning(batch: ledger_pb2.Changes, node: bytes) -> ledger_pb2.Changes:
+    return ledger_pb2.Changes(changes=[each for each in batch.changes if _concerns(each, node)])
 
 
 def _concerns(change: ledger_pb2.Change, node: bytes) -> bool:

@@ -1,6 +1,6 @@
 """PrepareProposal: our own pool decides what goes into a block; waits for the first transaction while none is there.
 
-    something waits        -> a block of it, at once
+    something waits        -> a block of it, at once; no longer than is executed in good time (see pace)
     an epoch or lease due  -> an empty block, at once: that block's time does it
     neither                -> wait for a transaction, for what is due next, or IDLE_S; then an empty block
 
@@ -64,7 +64,7 @@ async def _operations(core: Core, request: abci.RequestPrepareProposal, room: in
         return []
     if time.monotonic() - started > FRESH_S:
         return []
-    return core.pool.take(room, block_ms)
+    return core.pool.take(room, block_ms, core.pace.most)
 
 
 def _patience(core: Core, block_ms: int) -> float:

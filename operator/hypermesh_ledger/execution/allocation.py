@@ -30,6 +30,7 @@ PER_BLOCK: Final = 2_000
 """Leases ended, and tombstones removed, in one block at most."""
 
 _PRIVATE: Final = ledger_pb2.PRIVACY_LEVEL_PRIVATE
+_LEVELS: Final = frozenset(ledger_pb2.PrivacyLevel.values())
 
 
 def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -> int:
@@ -67,7 +68,7 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
             expires_ms=expires_ms,
             height=context.height,
             tx_hash=context.decoded.tx_hash,
-            envelope=operations.canonical(context.decoded.envelope),
+            envelope=context.decoded.raw,
         ),
     )
     context.state.put(keys.due(expires_ms, operation.allocation_id), keys.PRESENT)
@@ -170,7 +171,7 @@ def _check_form(signer: Signer, operation: ledger_pb2.Allocate) -> None:
     require(operation.amount > 0, "The amount is 0.")
     require(0 < operation.port < 65536, f"The port {operation.port} is not 1 to 65535.")
     require(len(operation.capability_hash) == 32, "The capability hash is not 32 bytes long.")
-    require(operation.privacy_level in ledger_pb2.PrivacyLevel.values(), "The privacy level is unknown.")
+    require(operation.privacy_level in _LEVELS, "The privacy level is unknown.")
     require(operation.privacy_level != ledger_pb2.PRIVACY_LEVEL_UNSPECIFIED, "The privacy level is not set.")
     require(operation.min_trust_score <= MAX_TRUST_SCORE, f"The trust limit is above {MAX_TRUST_SCORE}.")
     if operation.allocation_id != operations.allocation_id(signer.body.cluster_uid, operation.uid):

@@ -7,12 +7,13 @@ transactions one by one. A refused transaction leaves nothing behind but its res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from hypermesh import operations
+from hypermesh import falcon, operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
+from hypermesh.v1 import ledger_pb2, votes_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.execution import (
@@ -28,7 +29,7 @@ from hypermesh_ledger.execution import (
     registration,
     validators,
 )
-from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, read
+from hypermesh_ledger.execution.context import Context, Lie, Signer, Vote, signer_of
 from hypermesh_ledger.state import Fork, Reader, Writes
 
 
@@ -76,8 +77,14 @@ class Outcome:
         return self.results[1:] if self.extended is not None else self.results
 
 
-def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
-    """The whole state machine. The state must hold a genesis and a chain id (see genesis)."""
+Decode = Callable[[bytes], operations.Decoded]
+
+
+def execute(base: Reader, block: Block, verify: Verify, decode: Decode = operations.decode) -> Outcome:
+    """The whole state machine. The state must hold a genesis and a chain id (see genesis).
+
+    decode: operations.decode, or one that remembers what it gave.
+    """
     genesis, chain_id = _fixed(base)
     fork = Fork(base)
     before = epochs.current(base)
@@ -97,16 +104,15 @@ def execute(base: Reader, block: Block, verify: Verify) -> Outcome:
         results.append(Result(operations.tx_hash(block.txs[0]), block.height))
     for tx in txs:
         child = Fork(fork)
-        tx_hash = operations.tx_hash(tx)
         try:
-            decoded = operations.decode(tx)
+            decoded = decode(tx)
             context = _context(child, block, chain_id, genesis, epoch, verify, decoded)
             height = _judge(context)
         except Refused as refusal:
-            results.append(Result(tx_hash, block.height, refusal.reason, refusal.message))
+            results.append(Result(operations.tx_hash(tx), block.height, refusal.reason, refusal.message))
         else:
             fork.merge(child)
-            results.append(Result(tx_hash, height))
+            results.append(Result(decoded.tx_hash, height))
     powers = validators.powers(base, fork)
     enable_height = extensions.follow(fork, block.height, block.votes, bool(powers))
     return Outcome(fork.writes, results, epoch, powers, extended, enable_height)
@@ -149,11 +155,16 @@ def _context(
 
 
 def _fixed(base: Reader) -> tuple[ledger_pb2.Genesis, str]:
-    genesis = read(base, keys.GENESIS, ledger_pb2.Genesis)
-    chain_id = base.get(keys.CHAIN_ID)
+    genesis, chain_id = base.get(keys.GENESIS), base.get(keys.CHAIN_ID)
     if genesis is None or chain_id is None:
         raise ValueError("the state holds no genesis: InitChain did not run")
-    return genesis, chain_id.decode()
+    return _genesis(genesis), chain_id.decode()
+
+
+@lru_cache(4)
+def _genesis(value: bytes) -> ledger_pb2.Genesis:
+    """Shared: never changed."""
+    return ledger_pb2.Genesis.FromString(value)
 
 
 def _judge(context: Context) -> int:
@@ -161,7 +172,7 @@ def _judge(context: Context) -> int:
     _check_validity(context, operation)
     if context.decoded.kind == "enrol_node":
         body = enrolment.check_certificate(context, operation.enrol_node.certificate)
-        _check_signature(context, body.subject_key)
+        context.verify(_signature(context.decoded, body.subject_key, falcon.key_id(body.subject_key)))
         return enrolment.enrol_node(context, operation.enrol_node)
     signer = _signer(context)
     match context.decoded.kind:
@@ -210,7 +221,7 @@ def _signer(context: Context) -> Signer:
     signer = context.node(key_id)
     if signer is None:
         raise Refused(Reason.UnknownSigner, f"Key {key_id.hex()[:16]} is not enrolled.")
-    _check_signature(context, signer.body.subject_key)
+    context.verify(_signature(context.decoded, signer.public, signer.public_id))
     seconds = context.time_ms // 1000
     if not signer.body.not_before <= seconds < signer.body.not_after:
         raise Refused(Reason.CertificateInvalid, f"{signer.body.subject}'s certificate is not valid at block time.")
@@ -219,16 +230,9 @@ def _signer(context: Context) -> Signer:
 
 def signature(base: Reader, decoded: operations.Decoded) -> Signature | None:
     """The check of an enrolled signer's signature, which `judge` will ask for; None for any other signer."""
-    record = read(base, keys.node(decoded.envelope.signer), ledger_pb2.NodeRecord)
-    if record is None:
-        return None
-    return _signature(decoded, trust_pb2.CertificateBody.FromString(record.certificate.body).subject_key)
+    signer = signer_of(base, decoded.envelope.signer)
+    return None if signer is None else _signature(decoded, signer.public, signer.public_id)
 
 
-def _check_signature(context: Context, public: bytes) -> None:
-    context.verify(_signature(context.decoded, public))
-
-
-def _signature(decoded: operations.Decoded, public: bytes) -> Signature:
-    operation, tickets = operations.signed_parts(decoded.envelope)
-    return Signature(public, decoded.envelope.signature, operation, tickets)
+def _signature(decoded: operations.Decoded, public: bytes, public_id: bytes) -> Signature:
+    return Signature(public, decoded.envelope.signature, *decoded.signed, public_id + decoded.claim)

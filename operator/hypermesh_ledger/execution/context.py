@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property, lru_cache
+from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
+from hypermesh import falcon
 from hypermesh.operations import Decoded, canonical
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -16,6 +18,9 @@ from hypermesh_ledger.checks import Verify
 from hypermesh_ledger.state import Fork, Reader
 
 Record = TypeVar("Record", bound=Message)
+
+SIGNERS: Final = 256
+"""Enrolled keys whose records are kept parsed, some 10 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +45,27 @@ class Lie:
     time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Signer:
-    """An enrolled key: its record and the body of its certificate."""
+    """An enrolled key: its record and the body of its certificate. Shared by all who ask for it: never changed."""
 
     record: ledger_pb2.NodeRecord
     body: trust_pb2.CertificateBody
 
-    @property
+    @cached_property
     def key_id(self) -> bytes:
+        """32 bytes, as enrolled."""
         return self.record.key_id
+
+    @cached_property
+    def public(self) -> bytes:
+        """The key."""
+        return self.body.subject_key
+
+    @cached_property
+    def public_id(self) -> bytes:
+        """The key's own id."""
+        return falcon.key_id(self.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +89,7 @@ class Context:
 
     def node(self, key_id: bytes) -> Signer | None:
         """The enrolled node or service."""
-        record = read(self.state, keys.node(key_id), ledger_pb2.NodeRecord)
-        if record is None:
-            return None
-        return Signer(record, trust_pb2.CertificateBody.FromString(record.certificate.body))
+        return signer_of(self.state, key_id)
 
     def asset(self, asset_id: bytes) -> ledger_pb2.AssetRecord:
         """Raises Refused(NoSuchAsset)."""
@@ -91,6 +104,18 @@ class Context:
         if owner is None:
             raise ValueError(f"state holds an asset of node {record.node.hex()} but not the node")
         return owner
+
+
+def signer_of(state: Reader, key_id: bytes) -> Signer | None:
+    """The enrolled node or service."""
+    value = state.get(keys.node(key_id))
+    return None if value is None else _signer(value)
+
+
+@lru_cache(SIGNERS)
+def _signer(value: bytes) -> Signer:
+    record = ledger_pb2.NodeRecord.FromString(value)
+    return Signer(record, trust_pb2.CertificateBody.FromString(record.certificate.body))
 
 
 def read(state: Reader, key: bytes, kind: type[Record]) -> Record | None:

@@ -6,6 +6,7 @@ one; the stake ticket follows from the signer's certificate and the epoch, and i
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from hypermesh.proofs.tickets import stake_ticket_hash
@@ -87,21 +88,32 @@ def _require_ticket(
     context: Context, kind: proofs_pb2.ProofKind, named: bytes, node: bytes, subject: bytes, any_age: bool
 ) -> None:
     missing, foreign, stale = _REASONS[kind]
-    proof = proofs_pb2.ProofKind.Name(kind).removeprefix("PROOF_KIND_").lower()
     key = context.state.get(keys.ticket_hash(named))
-    ticket = None if key is None else read(context.state, key, proofs_pb2.Ticket)
-    if ticket is None:
-        raise Refused(missing, f"The ledger holds no {proof} ticket {named.hex()[:16]}.")
+    value = None if key is None else context.state.get(key)
+    if value is None:
+        raise Refused(missing, f"The ledger holds no {_proof(kind)} ticket {named.hex()[:16]}.")
+    ticket = _ticket(value)
     if (ticket.kind, ticket.node, ticket.subject) != (kind, node, subject):
-        text = f"The {proof} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
+        text = f"The {_proof(kind)} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
         raise Refused(foreign, f"{text} for {subject.hex()[:16]}.")
     if ticket.revoked and not any_age:
         text = f"Validators computed the work of ticket {named.hex()[:16]} again and got another result."
         raise Refused(Reason.WorkTicketRevoked, text)
     stale_now = ticket.epoch + context.genesis.proofs.grace_epochs < context.epoch.number
     if stale_now and not (any_age and key == _newest(context, kind, node, subject)):
-        text = f"The {proof} ticket {named.hex()[:16]} is of epoch {ticket.epoch}; now is {context.epoch.number}."
+        now = context.epoch.number
+        text = f"The {_proof(kind)} ticket {named.hex()[:16]} is of epoch {ticket.epoch}; now is {now}."
         raise Refused(stale, text)
+
+
+@lru_cache(1_024)
+def _ticket(value: bytes) -> proofs_pb2.Ticket:
+    """Shared: never changed."""
+    return proofs_pb2.Ticket.FromString(value)
+
+
+def _proof(kind: proofs_pb2.ProofKind) -> str:
+    return proofs_pb2.ProofKind.Name(kind).removeprefix("PROOF_KIND_").lower()
 
 
 def _newest(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes) -> bytes | None:
@@ -115,9 +127,13 @@ def _require_stake(context: Context, named: bytes, signer: Signer) -> None:
     _, foreign, stale = _REASONS[_STAKE]
     now, grace = context.epoch.number, context.genesis.proofs.grace_epochs
     for epoch in range(now, max(0, now - grace - REMEMBERED_EPOCHS) - 1, -1):
-        expected = stake_ticket_hash(signer.key_id, signer.body.role, signer.record.certificate, epoch)
-        if named == expected:
+        if named == _stake(signer, epoch):
             if epoch + grace < now:
                 raise Refused(stale, f"The stake ticket is of epoch {epoch}; now is {now}.")
             return
     raise Refused(foreign, f"The stake ticket {named.hex()[:16]} does not follow from {signer.body.subject}'s key.")
+
+
+@lru_cache(1_024)
+def _stake(signer: Signer, epoch: int) -> bytes:
+    return stake_ticket_hash(signer.key_id, signer.body.role, signer.record.certificate, epoch)

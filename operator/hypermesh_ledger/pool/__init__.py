@@ -10,6 +10,6 @@ Why it is so: docs/decisions/0010-mempool.md.
 
 from hypermesh_ledger.pool.limits import EVERYBODYS_SHARE, OPERATORS_SHARE, Share
 from hypermesh_ledger.pool.priority import Class
-from hypermesh_ledger.pool.waiting import Pool
+from hypermesh_ledger.pool.waiting import Pool, Waiter
 
-__all__ = ["EVERYBODYS_SHARE", "OPERATORS_SHARE", "Class", "Pool", "Share"]
+__all__ = ["EVERYBODYS_SHARE", "OPERATORS_SHARE", "Class", "Pool", "Share", "Waiter"]

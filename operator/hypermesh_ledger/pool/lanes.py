@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from hypermesh.operations import Decoded
 from hypermesh_ledger.pool.priority import Class
 
 TX_OVERHEAD: Final = 8
@@ -42,6 +43,8 @@ class Entry:
     sequence: int
     current: Class
     start: int = 0
+    decoded: Decoded | None = None
+    """Kept of small ones, so that a block need not decode them again."""
 
     @property
     def size(self) -> int:

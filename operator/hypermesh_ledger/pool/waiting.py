@@ -28,9 +28,11 @@ GAVE_WAY: Final = (
     "It gave way to another transaction: the pool is full. "
     "A peer or a proposal may hold it, so it may still be committed; submit the same bytes again."
 )
+SMALL_BYTES: Final = 4_096
+"""Of transactions no larger the pool keeps also what they decode to, about as much again."""
 _SLACK: Final = 64
 
-Waiter = asyncio.Future[Result]
+Waiter = Callable[[Result], None]
 Lost = Callable[[Reason, Class], None]
 
 
@@ -59,6 +61,11 @@ class Pool:
     def __contains__(self, tx_hash: bytes) -> bool:
         return tx_hash in self._entries
 
+    def decoded(self, tx_hash: bytes) -> Decoded | None:
+        """What a transaction that waits decodes to, if that is kept."""
+        entry = self._entries.get(tx_hash)
+        return None if entry is None else entry.decoded
+
     @property
     def gossips(self) -> bool:
         """Whether there are peers to tell."""
@@ -85,6 +92,7 @@ class Pool:
         rank, signer = class_of(decoded.kind), decoded.envelope.signer
         until, sequence = decoded.operation.valid_until_ms, next(self._sequence)
         entry = Entry(decoded.tx_hash, tx, signer, rank, until, self._blocks, sequence, rank)
+        entry.decoded = decoded if len(tx) <= SMALL_BYTES else None
         for other in self._giving_way(entry, share):
             self._lose(other, Reason.MempoolFull, GAVE_WAY)
         self._entries[entry.tx_hash] = entry
@@ -125,24 +133,23 @@ class Pool:
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
-    def wait_for(self, tx_hash: bytes) -> Waiter:
-        """A future for the result of an admitted transaction; of height 0 when no block decided it."""
-        waiter: Waiter = asyncio.get_running_loop().create_future()
+    def wait_for(self, tx_hash: bytes, waiter: Waiter) -> None:
+        """Call it once with the result of an admitted transaction; of height 0 when no block decided it."""
         self._waiters.setdefault(tx_hash, []).append(waiter)
-        return waiter
 
     def forget(self, tx_hash: bytes, waiter: Waiter) -> None:
-        """Nobody waits on this future any more."""
-        waiters = self._waiters.get(tx_hash, [])
+        """It is not to be called any more."""
+        waiters = self._waiters.get(tx_hash)
+        if waiters is None:
+            return
         if waiter in waiters:
             waiters.remove(waiter)
         if not waiters:
             self._waiters.pop(tx_hash, None)
 
     def _tell(self, result: Result) -> None:
-        for waiter in self._waiters.pop(result.tx_hash, []):
-            if not waiter.done():
-                waiter.set_result(result)
+        for waiter in self._waiters.pop(result.tx_hash, ()):
+            waiter(result)
 
     # -- out -------------------------------------------------------------------------------------------------
 
@@ -157,11 +164,12 @@ class Pool:
                 return False
         return True
 
-    def take(self, max_bytes: int, time_ms: int) -> list[bytes]:
-        """What a block of that time may carry, in order. Nothing leaves the pool by this."""
+    def take(self, max_bytes: int, time_ms: int, most: int | None = None) -> list[bytes]:
+        """What a block of that time may carry, in order; no more than `most`. Nothing leaves the pool by this."""
         taken: list[bytes] = []
         for lanes in self._classes.values():
-            for entry in lanes.fill(max_bytes, time_ms):
+            left = None if most is None else most - len(taken)
+            for entry in itertools.islice(lanes.fill(max_bytes, time_ms), left):
                 max_bytes -= entry.size
                 taken.append(entry.tx)
         return taken

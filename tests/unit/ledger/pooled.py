@@ -12,4 +12,4 @@ LATE = 1 << 50
 def decoded(kind: str, name: bytes, signer: bytes = b"", until_ms: int = LATE) -> operations.Decoded:
     """As after checks."""
     operation = ledger_pb2.Operation(valid_until_ms=until_ms)
-    return operations.Decoded(ledger_pb2.Envelope(signer=signer), operation, kind, name)
+    return operations.Decoded(ledger_pb2.Envelope(signer=signer), operation, kind, name, name)

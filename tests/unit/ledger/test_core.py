@@ -244,7 +244,7 @@ async def test_many_that_are_noise_leave_others_their_turn(settled: Settled, tmp
             turns += 1
 
     task = asyncio.create_task(other())
-    await core._settle_signatures([b""] * (8 * TOGETHER))
+    await core._decoded_together([b""] * (8 * TOGETHER))
     task.cancel()
     assert turns >= 7
     await verifier.close()

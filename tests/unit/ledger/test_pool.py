@@ -98,15 +98,16 @@ def test_full() -> None:
     assert pool.take(1000, 0) == [b"1", b"2"]
 
 
-async def test_when_full_the_newest_of_the_largest_lowest_lane_gives_way_and_is_told() -> None:
+def test_when_full_the_newest_of_the_largest_lowest_lane_gives_way_and_is_told() -> None:
     lost: list[tuple[Reason, Class]] = []
     pool = Pool(whole=Share(4, PLENTY))
     pool.lost = lambda *what: lost.append(what)
     for name, signer in ((b"1", b"A"), (b"2", b"B"), (b"3", b"B"), (b"p", b"C")):
         put(pool, "prove" if name == b"p" else "allocate", name, signer)
-    waiter = pool.wait_for(b"3")
+    told: list[Result] = []
+    pool.wait_for(b"3", told.append)
     put(pool, "release", b"r", b"C")
-    result = await waiter
+    (result,) = told
     assert (result.reason, result.height) == (Reason.MempoolFull, 0)
     assert "may still be committed; submit the same bytes again" in result.message
     assert lost == [(Reason.MempoolFull, Class.ORDINARY)]
@@ -165,18 +166,28 @@ def test_a_key_that_used_up_its_share_may_still_release() -> None:
         put(pool, "release", b"t", b"A")
 
 
-async def test_what_is_no_longer_valid_leaves_by_itself() -> None:
+def test_what_is_no_longer_valid_leaves_by_itself() -> None:
     pool = Pool()
     put(pool, "allocate", b"1", b"A", until_ms=1_000)
     put(pool, "allocate", b"2", b"A", until_ms=2_000)
-    waiter = pool.wait_for(b"1")
+    told: list[Result] = []
+    pool.wait_for(b"1", told.append)
     assert pool.take(1000, 1_000) == [b"1", b"2"]
     assert pool.take(1000, 1_001) == [b"2"]  # a block of that time would refuse it
     pool.decide([], 1_000)
     assert len(pool) == 2
     pool.decide([], 1_001)
-    result = await waiter
+    (result,) = told
     assert (result.reason, result.height, len(pool)) == (Reason.Expired, 0, 1)
+
+
+def test_a_block_holds_no_more_than_so_many_from_all_classes() -> None:
+    pool = Pool()
+    for name, kind in ((b"1", "allocate"), (b"2", "allocate"), (b"r", "release")):
+        put(pool, kind, name, name)
+    assert pool.take(1000, 0, 2) == [b"r", b"1"]
+    assert pool.take(1000, 0, 1) == [b"r"]
+    assert pool.take(1000, 0, 9) == [b"r", b"1", b"2"]
 
 
 def test_no_class_waits_for_ever() -> None:
@@ -208,14 +219,18 @@ def test_a_flood_is_not_lifted_past_others() -> None:
     assert pool.take(3 * (1 + TX_OVERHEAD), 0) == [b"r", b"1", b"b"]
 
 
-async def test_everybody_who_waits_is_told_once() -> None:
+def test_everybody_who_waits_is_told_once() -> None:
     pool = Pool()
-    first, second, gone = pool.wait_for(b"1"), pool.wait_for(b"1"), pool.wait_for(b"1")
-    gone.cancel()
-    pool.forget(b"1", gone)
+    first: list[Result] = []
+    second: list[Result] = []
+    gone: list[Result] = []
+    for told in (first, second, gone):
+        pool.wait_for(b"1", told.append)
+    pool.forget(b"1", gone.append)
     result = Result(b"1", 7)
     pool.decide([result, Result(b"unknown", 7)], 0)
-    assert (await first, await second) == (result, result)
+    pool.decide([result], 0)
+    assert (first, second, gone) == ([result], [result], [])
 
 
 def test_peers_are_told_each_transaction_once_the_first_class_first() -> None:
