@@ -32,12 +32,14 @@ from .heartbeat import beat
 from .hotplug import HotPlug
 from .identity import NodeIdentity, Papers, obtain
 from .membership import keep_enrolled
+from .memory.service import FreeMemory, memory_groups
 from .metrics import Metrics
 from .proofs.prover import Prover
 from .proxy.service import ProxyConfig, ProxyService
 from .publisher import Publisher
 from .registrar import Registrar
 from .renewal import Renewal
+from .reserves import NOTHING
 from .submitting import Submitter
 from .survey import EVERY_KIND, Survey
 
@@ -117,6 +119,11 @@ class Agent:
         mirror = Mirror(client, key_id)
         submitter = Submitter(client, mirror, identity.keypair)
         directory = AssetDirectory(identity.name, key_id)
+        settings = replace(ProxyConfig.from_environment(os.environ), state=config.state, pool=config.survey.pool)
+        memory = FreeMemory(
+            mirror, submitter, directory, key_id, config.memory_proof, lambda: memory_groups(settings.cgroup_root)
+        )
+        proven = config.memory_proof != NOTHING
         registrar = Registrar(
             mirror,
             submitter,
@@ -125,6 +132,7 @@ class Agent:
             sharing=lambda: publisher.sharing(),
             unknown=self._unknown,
             changed=lambda: publisher.wake(),
+            **({"offer": memory.offer} if proven else {}),
         )
         publisher = Publisher(
             kube,
@@ -140,8 +148,7 @@ class Agent:
         )
         prover = Prover(config.state / "plots", key_id)
         epochs = Epochs(mirror, submitter, prover, directory, key_id, config.plot_k)
-        settings = replace(ProxyConfig.from_environment(os.environ), state=config.state, pool=config.survey.pool)
-        proxy = ProxyService(kube, mirror, identity, papers.tls, settings, directory, publisher.wake)
+        proxy = ProxyService(kube, mirror, identity, papers.tls, settings, directory, publisher.wake, memory.make_room)
 
         def noticed(change: object) -> None:
             registrar.tickets_arrived()
@@ -165,6 +172,9 @@ class Agent:
             "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
             "proxy": proxy.run(),
         }
+        if proven:
+            works["memory"] = memory.run()
+            self._memory_checks(memory)
         return await until_renewed(renewing.next(), works)
 
     def _checks(self, mirror: Mirror, publisher: Publisher, epochs: Epochs, proxy: ProxyService) -> None:
@@ -177,6 +187,19 @@ class Agent:
             "tickets_late_epochs", "Epochs since the newest tickets; -1 without.", lambda: _late(epochs)
         )
         self._metrics.follow("epoch_seconds", "Time the last proven epoch took.", lambda: epochs.seconds)
+
+    def _memory_checks(self, memory: FreeMemory) -> None:
+        self._probes.add("memory", memory.problem)
+        self._metrics.follow("memory_wanted_bytes", "Free memory that is to be filled.", memory.wanted)
+        self._metrics.follow("memory_filled_bytes", "Free memory that is filled.", memory.filled)
+        self._metrics.follow(
+            "memory_shown_bytes", "Free memory that valid tickets show, less what was granted since.", memory.shown
+        )
+        self._metrics.follow(
+            "memory_given_back_bytes",
+            "Filled memory given back as the machine ran short, since the filling began.",
+            memory.given_back,
+        )
 
     async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:
         """Proving needs the node's record, for the ledger refuses a stranger's proofs, and every device's name."""

@@ -44,6 +44,7 @@ class AgentConfig:
     privacy_level: str
     plot_k: int
     survey_seconds: float
+    memory_proof: Reserve
     survey: SurveyConfig
 
 
@@ -96,6 +97,12 @@ def add_run_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str
         ("--metrics-port", "HYPERMESH_METRICS_PORT", "7470", "port of metrics and probes"),
         ("--privacy-level", "HYPERMESH_PRIVACY_LEVEL", "Private", "sharing of newly found Assets"),
         ("--plot-k", "HYPERMESH_PLOT_K", "18", "size of the plot for the proof of space"),
+        (
+            "--memory-proof",
+            "HYPERMESH_MEMORY_PROOF",
+            "0",
+            "memory that is filled, proven and given, where the chain asks",
+        ),
         ("--survey-seconds", "HYPERMESH_SURVEY_SECONDS", "30", "time between two looks at what tells no event"),
     )
     for flag, variable, fallback, text in settings:
@@ -164,6 +171,7 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
         privacy_level=arguments.privacy_level,
         plot_k=_number("--plot-k", arguments.plot_k, 18, 40),
         survey_seconds=_number("--survey-seconds", arguments.survey_seconds, 1, 3600),
+        memory_proof=parse_reserve("memory", arguments.memory_proof),
         survey=survey_config(arguments),
     )
 

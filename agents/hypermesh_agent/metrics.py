@@ -32,6 +32,7 @@ class Metrics:
         self._writes: Final = Counter(
             "hypermesh_agent_asset_writes", "Writes of Asset resources to the API server.", registry=registry
         )
+        self._followed: dict[str, Gauge] = {}
         self._registry = registry
 
     def surveyed(self, inventory: Inventory, cause: str) -> None:
@@ -49,5 +50,7 @@ class Metrics:
         self._writes.inc()
 
     def follow(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A gauge that is asked when it is read."""
-        Gauge(f"hypermesh_agent_{name}", text, registry=self._registry).set_function(value)
+        """A gauge that is asked when it is read; the newest `value` counts: a renewed enrolment brings another."""
+        if name not in self._followed:
+            self._followed[name] = Gauge(f"hypermesh_agent_{name}", text, registry=self._registry)
+        self._followed[name].set_function(value)

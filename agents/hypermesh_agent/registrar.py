@@ -18,7 +18,7 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.ledger import LedgerUnavailable
 from hypermesh_clients.mirror import Mirror, TicketsMissing
 
-from .directory import AssetDirectory
+from .directory import AssetDirectory, NodeAsset
 from .hardware import Kind
 from .identity import NodeIdentity
 from .registration import Deed, plan
@@ -46,6 +46,7 @@ class Registrar:
     """`run()` for ever; `wake()` after anything that may change the plan.
 
     sharing: what owners want, by asset id. unknown: kinds whose probe fails now. changed: called after every outcome.
+    offer: an asset with the capacity that can be registered now, or None when nothing can yet.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Registrar:
         sharing: Callable[[], Mapping[bytes, ledger_pb2.Sharing]],
         unknown: Callable[[], Collection[Kind]],
         changed: Callable[[], None],
+        offer: Callable[[NodeAsset], NodeAsset | None] = lambda asset: asset,
     ) -> None:
         self._mirror = mirror
         self._submitter = submitter
@@ -65,6 +67,7 @@ class Registrar:
         self._sharing = sharing
         self._unknown = unknown
         self._changed = changed
+        self._offer = offer
         self._counters: dict[bytes, int] = {}
         self._attempts: dict[bytes, _Attempts] = {}
         self._wake = asyncio.Event()
@@ -78,7 +81,7 @@ class Registrar:
         """What is due now."""
         return plan(
             self._identity,
-            self._directory,
+            [asset for asset in map(self._offer, self._directory) if asset is not None],
             self._mirror.assets,
             self._sharing(),
             self._counters,

@@ -7,11 +7,13 @@ runs it faster (AVX-512, a GPU) divides the cores by as much: docs/concepts/proo
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 from _rows import Row, compared, single
 
@@ -19,6 +21,7 @@ from hypermesh.proofs import fill, memory, verify_memory
 from hypermesh.proofs.challenges import memory_key, memory_question
 from hypermesh.proofs.parameters import MEMORY_DEMO, MEMORY_PRODUCTION
 from hypermesh.v1.proofs_pb2 import MemoryCommitment, MemoryParameters
+from hypermesh_agent.memory.slabs import Filling, Slabs
 
 NODE, ASSET, CHALLENGE, SEED = b"\1" * 32, b"\2" * 32, b"\3" * 32, b"\4" * 32
 TRIED = 256
@@ -45,8 +48,10 @@ def rows(repetitions: int, production: bool) -> Iterator[Row]:
     load = os.getloadavg()[0]
     yield single(f"memory fill, t={PASSES[0]}, two processes by the clock (load {load:.0f})", "GiB/s", *both)
     yield from proven("demo", MEMORY_DEMO, 4, repetitions)
+    yield from asyncio.run(held("demo", MEMORY_DEMO, 4))
     if production:
         yield from proven("production", MEMORY_PRODUCTION, 16, 1)
+        yield from asyncio.run(held("production", MEMORY_PRODUCTION, 16))
     deadline = MEMORY_PRODUCTION.deadline_ms / 1000
     for passes in PASSES:
         for claim in CLAIMS_GIB:
@@ -81,6 +86,34 @@ def proven(label: str, params: MemoryParameters, slabs: int, repetitions: int) -
     yield compared(f"{name}: verify", "ms", checking, "answer", answering)
     yield single(f"{name}: proof", "KB", *sizes)
     yield single(f"{name}: credited", "MiB", memory.shown_bytes(slabs, params) / (1 << 20))
+
+
+async def held(label: str, params: MemoryParameters, slabs: int) -> list[Row]:
+    """The agent's way: a holder process at the lowest priority fills, and gives everything back. By the clock."""
+    name = f"agent's memory {label}, {slabs * params.slab_bytes >> 20} MiB"
+    async with Slabs(Filling(NODE, params), lambda: Path(os.devnull)) as kept:
+        start = time.perf_counter()
+        while len(kept.whole(ASSET)) < slabs:
+            await kept.fill(ASSET)
+        filled = time.perf_counter()
+        await kept.answer(ASSET, CHALLENGE)
+        answered = time.perf_counter()
+        resident = _resident(kept.pid)
+        before = time.perf_counter()
+        await kept.cut(ASSET, 0)
+        cut = time.perf_counter()
+    return [
+        single(f"{name}: fill", "s", filled - start),
+        single(f"{name}: answer", "ms", 1000 * (answered - filled)),
+        single(f"{name}: give all back", "ms", 1000 * (cut - before)),
+        single(f"{name}: the holder's own code and data", "MiB", resident),
+    ]
+
+
+def _resident(process: int) -> float:
+    """MiB."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) / 1024
 
 
 def _made(passes: int) -> float:

@@ -19,7 +19,12 @@ PORT: Final = 7450
 SNAPSHOT_INTERVAL: Final = 1_000
 """Of a ledger with peers, blocks: it keeps those since the older of two snapshots."""
 METRICS_PORT: Final = 7470
-NAMED_PARAMETERS: Final = {"demo": parameters.DEMO, "production": parameters.PRODUCTION}
+NAMED_PARAMETERS: Final = {
+    "demo": parameters.DEMO,
+    "demo-memory": parameters.with_memory(parameters.DEMO, parameters.MEMORY_DEMO),
+    "production": parameters.PRODUCTION,
+    "production-memory": parameters.with_memory(parameters.PRODUCTION, parameters.MEMORY_PRODUCTION),
+}
 TOKEN_FILE: Final = "/var/run/secrets/hypermesh/token"  # noqa: S105 - a path
 
 _P2P_ADDRESS: Final = re.compile(r"\[[0-9a-f:]+\]:[1-9][0-9]{0,4}")
@@ -40,7 +45,7 @@ def add_application_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--proof-parameters",
         default=environment("HYPERMESH_PROOF_PARAMETERS", "demo"),
-        help="demo, production, or a JSON file of ProofParameters; fixed at the first start "
+        help="demo, production, either with -memory, or a JSON file of ProofParameters; fixed at the first start "
         "(HYPERMESH_PROOF_PARAMETERS; default %(default)s)",
     )
     parser.add_argument(

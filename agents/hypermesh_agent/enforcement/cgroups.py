@@ -17,6 +17,8 @@ from typing import Final
 from hypermesh_agent.enforcement.grants import EnforcementFailed, is_name
 
 NAME: Final = "hypermesh"
+FILLED: Final = "filled"
+"""Beside the allocations': the group of the node's filled free memory."""
 _PERIOD_US: Final = 100_000
 _MINIMUM_QUOTA_US: Final = 1_000
 _SLACK_BYTES: Final = 16 << 20
@@ -51,9 +53,10 @@ class Controller:
         """Writing 0 here puts the writer into the group."""
         return self.directory / name / "cgroup.procs"
 
-    def make_memory(self, name: str, size: int) -> None:
+    def make_memory(self, name: str, size: int, *, spared: bool = True) -> None:
         """A group that may hold a region of `size` bytes and no more, kept out of swap: by the limit of version 2,
-        by preference of version 1 (swappiness 0 swaps only when the group can't go on otherwise)."""
+        by preference of version 1 (swappiness 0 swaps only when the group can't go on otherwise). spared: kept from
+        reclaim, by version 2."""
         group = self._make(name)
         limit = str(memory_limit(size))
         if self.version == 1:
@@ -62,9 +65,13 @@ class Controller:
                 _write(group / "memory.swappiness", "0")
             return
         _write(group / "memory.max", limit)
-        _write(group / "memory.min", str(size))
+        _write(group / "memory.min", str(size if spared else 0))
         if (group / "memory.swap.max").exists():
             _write(group / "memory.swap.max", "0")
+
+    def make_filled(self, size: int) -> None:
+        """The group of `size` bytes of filled free memory: limited as a region's, but never spared from reclaim."""
+        self.make_memory(FILLED, size, spared=False)
 
     def memory_usage(self, name: str) -> int:
         """Bytes charged now; 0 when there is no such group."""
@@ -124,7 +131,7 @@ class Controller:
 
     def remove_all(self) -> None:
         """Removes our groups, then their common parent, which refuses (OSError) while a process is in one of them."""
-        for name in self.names():
+        for name in (*self.names(), FILLED):
             self.remove(name)
         if self.directory.exists():
             self.directory.rmdir()

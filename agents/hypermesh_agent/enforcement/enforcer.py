@@ -14,7 +14,7 @@ from hypermesh.v1 import ledger_pb2
 from hypermesh_agent.enforcement import cgroups, mounts
 from hypermesh_agent.enforcement.grants import EnforcementFailed, Grant
 from hypermesh_agent.enforcement.populator import Populator
-from hypermesh_agent.enforcement.regions import MemoryRegions, Region, StorageRegions
+from hypermesh_agent.enforcement.regions import MakeRoom, MemoryRegions, Region, StorageRegions, no_room_made
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,14 @@ class Enforcer:
         self._cpu = cpu
 
     @classmethod
-    def open(cls, state: Path, pool: Path | None, cgroup_root: Path, populator: Populator) -> Enforcer:
+    def open(
+        cls,
+        state: Path,
+        pool: Path | None,
+        cgroup_root: Path,
+        populator: Populator,
+        make_room: MakeRoom = no_room_made,
+    ) -> Enforcer:
         """Regions under `state`/memory (a tmpfs, mounted if need be) and `pool`/regions. Raises EnforcementFailed."""
         memory, storage = state / "memory", pool / "regions" if pool else None
         mounts.ensure_tmpfs(memory)
@@ -42,7 +49,8 @@ class Enforcer:
         groups = cgroups.find(cgroup_root, own)
         regions = StorageRegions(storage) if storage else None
         may_wait = mounts.may_swap(memory, mounted, swaps)
-        return cls(MemoryRegions(memory, groups.memory, populator, may_wait=may_wait), regions, groups.cpu)
+        given = MemoryRegions(memory, groups.memory, populator, may_wait=may_wait, make_room=make_room)
+        return cls(given, regions, groups.cpu)
 
     async def ensure(self, grant: Grant) -> Region | None:
         """Makes the grant real, or finds that it is. A GPU is held by the ledger alone. Raises EnforcementFailed."""

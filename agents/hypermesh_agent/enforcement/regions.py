@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,6 +20,13 @@ from hypermesh_agent.enforcement.grants import EnforcementFailed, Grant, is_name
 from hypermesh_agent.enforcement.populator import Populator, full_or_failed
 
 _PART: Final = ".part"
+
+MakeRoom = Callable[[int], Awaitable[None]]
+"""Called with the bytes that are about to be taken; returns when whatever can make room for them has."""
+
+
+async def no_room_made(_: int) -> None:
+    """Of a node that fills no free memory."""
 
 
 class Region(Protocol):
@@ -102,9 +109,18 @@ class Regions:
 class MemoryRegions(Regions):
     """tmpfs files whose pages are charged to the allocation's own memory group."""
 
-    def __init__(self, directory: Path, groups: Controller, populator: Populator, *, may_wait: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        groups: Controller,
+        populator: Populator,
+        *,
+        may_wait: bool = False,
+        make_room: MakeRoom = no_room_made,
+    ) -> None:
         """may_wait: whether pages may be swapped, and reads thus wait for a disk."""
         super().__init__(directory)
+        self._make_room = make_room
         self._may_wait = may_wait
         self._groups = groups
         self._populator = populator
@@ -134,6 +150,7 @@ class MemoryRegions(Regions):
         return self._groups.memory_usage(name)
 
     async def _make(self, grant: Grant) -> None:
+        await self._make_room(grant.amount + self._coming)
         free = available_memory() - self._coming
         if grant.amount > free:
             text = f"{grant.amount} bytes of memory are granted but only {max(0, free)} are available on this node"

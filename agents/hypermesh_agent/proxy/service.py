@@ -22,6 +22,7 @@ from hypermesh_agent.directory import AssetDirectory
 from hypermesh_agent.enforcement.enforcer import Enforcer
 from hypermesh_agent.enforcement.grants import EnforcementFailed
 from hypermesh_agent.enforcement.populator import Populator
+from hypermesh_agent.enforcement.regions import MakeRoom, no_room_made
 from hypermesh_agent.identity import NodeIdentity, TlsIdentity
 from hypermesh_agent.proxy.allocations import Keeper
 from hypermesh_agent.proxy.config import ProxyConfig
@@ -69,6 +70,7 @@ class ProxyService:
         config: ProxyConfig,
         assets: AssetDirectory,
         changed: Callable[[], None] = lambda: None,
+        make_room: MakeRoom = no_room_made,
     ) -> None:
         self._mirror = mirror
         self._node = node
@@ -77,6 +79,7 @@ class ProxyService:
         self._assets = assets
         self._kube = kube
         self._changed = changed
+        self._make_room = make_room
         self._live_once = False
         self._failure: str | None = None
 
@@ -118,7 +121,7 @@ class ProxyService:
         stack.callback(table.close)
         populator = Populator()
         stack.push_async_callback(populator.close)
-        enforcer = Enforcer.open(config.state, config.pool, config.cgroup_root, populator)
+        enforcer = Enforcer.open(config.state, config.pool, config.cgroup_root, populator, self._make_room)
         desk = Desk(node.name, node.prefix)
         stack.callback(desk.clear)
         server = ResourceServer(desk, self._tls, node.ip, config.port)

@@ -54,6 +54,15 @@ MEMORY_PRODUCTION = MemoryParameters(
     deadline_ms=3_000,
 )
 
+
+def with_memory(base: ProofParameters, memory: MemoryParameters) -> ProofParameters:
+    """`base` on a chain that asks for memory, too."""
+    asked = ProofParameters()
+    asked.CopyFrom(base)
+    asked.memory.CopyFrom(memory)
+    return asked
+
+
 # chiapos plots k 18 … 50; 40 keeps one proof at 320 bytes. Below 2**17 an int32 sum of int8 products is exact.
 _RANGES = {
     "epoch_ms": (1_000, 86_400_000),

@@ -221,12 +221,12 @@ async def _create(kube: Kube, resource: Resource, item: dict[str, Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_mesh(directory: Path, pool: Path) -> AsyncIterator[Mesh]:
+async def running_mesh(directory: Path, pool: Path, parameters: dict[str, Any] = PARAMETERS) -> AsyncIterator[Mesh]:
     """TrustChain and ledger up and ready; agent and operator are started by the tests."""
     hosts = directory / "hosts"
     names = [f"{name}.{NAMESPACE}.svc" for name in ("hypermesh-trustchain", "hypermesh-ledger")]
     hosts.write_text("::1 localhost\n" + "".join(f"::1 {name}\n" for name in names))
-    (directory / "parameters.json").write_text(json.dumps(PARAMETERS))
+    (directory / "parameters.json").write_text(json.dumps(parameters))
     with private_api(directory / "api", BINARIES) as api:
         mesh = Mesh(directory, api.kubeconfig)
         async with mesh.kube() as kube:

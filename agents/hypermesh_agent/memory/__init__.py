@@ -1,0 +1,1 @@
+"""Free memory, filled so that it can be proven, and given back the moment that anybody needs it."""
