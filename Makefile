@@ -102,10 +102,9 @@ contract: venv host liboqs tools ## Against a real kube-apiserver
 	@$(PYTEST) tests/contract
 
 .PHONY: integration
-integration: root venv host liboqs tools linearizable image ## Against the real ledger and the real kernel, a process a part
+integration: root venv host liboqs tools linearizable image ## Against the real ledger and the real kernel, a process a part, the ledger's beside the others
 	@hack/host.sh cargo=cargo-web cc=gcc
-	@for part in tests/integration/*/ tests/integration/test_*.py; do \
-	  case $$part in */__pycache__/) ;; *) echo "-- $$part"; $(PYTEST) $$part || exit 1 ;; esac; done
+	@hack/integration.sh $(PYTEST)
 
 .PHONY: e2e
 e2e: root venv host liboqs tools image ## Whole cluster, chart, demo path

@@ -210,7 +210,10 @@ def main() -> None:
     """Serve on the pipes of the start; what libraries print goes to standard error instead."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    _serve(sys.stdin.buffer, answers)
+    try:
+        _serve(sys.stdin.buffer, answers)
+    except BrokenPipeError:
+        os._exit(0)  # the application was killed: nobody is left to answer, and closing `answers` would fail aloud
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ async def test_a_delegate_may_until_it_may_no_more(tmp_path: Path) -> None:
         print(await delegating.delegate(owner, friend.key_id, ["sharing", "release"], 1.0))
         await ledger.mirror.wait_until(lambda: owner.revision == 1, 30)
         print(await delegating.share(theirs, name, True, "0.5"))
-        shared = ledger.mirror.assets[settled.cpu.asset_id]
-        await ledger.mirror.wait_until(lambda: ledger.mirror.assets[settled.cpu.asset_id] != shared, 30)
+        await ledger.mirror.wait_until(
+            lambda: ledger.mirror.assets[settled.cpu.asset_id].registration.sharing.paused, 30
+        )
         record = ledger.mirror.assets[settled.cpu.asset_id]
-        assert record.registration.sharing.paused
         assert not record.owner_sharing.paused
         assert await refused(ledger.client.submit(settled.allocate("paused"), timeout=30)) is Reason.AssetPaused
         print(await delegating.share(theirs, name, False, None))
