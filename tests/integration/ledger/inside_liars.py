@@ -231,7 +231,8 @@ async def test_who_signs_twice_is_out_for_good(grown: Grown, liar: Liar) -> None
             await place.until(lambda status: status.height >= recorded, "the block with the evidence")
             assert (await place.client.validators(timeout=10)).evidence == found
         await others[0].until(lambda status: status.height > evidence.recorded_height + 5, "blocks of three")
-        for place in (*others, accused):
+        for place in (*others, accused):  # the accused may have begun again just before
+            await place.until(lambda status: status.height >= recorded, "the block with the evidence")
             seat = (await place.seats())[accused.identity.body.subject]
             assert seat.state == EXPELLED
         await liar.others_go_on(grown)
