@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from hypermesh_ledger.delimited import delimited
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -29,10 +30,4 @@ async def read_request(reader: asyncio.StreamReader) -> abci.Request | None:
 
 def encode_response(response: abci.Response) -> bytes:
     """Length and message."""
-    body = response.SerializeToString()
-    length, prefix = len(body), bytearray()
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + body
+    return delimited(response.SerializeToString())

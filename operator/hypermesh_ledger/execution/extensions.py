@@ -23,6 +23,7 @@ from hypermesh.operations import canonical
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, votes_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.delimited import delimited
 from hypermesh_ledger.execution import epochs
 from hypermesh_ledger.execution.context import Vote, read
 from hypermesh_ledger.execution.validators import LEAST, SIGNATURE_BYTES, address_of, holds, seats
@@ -63,12 +64,7 @@ def parse(extension: bytes) -> votes_pb2.VoteExtension | None:
 def sign_bytes(chain_id: str, height: int, round_: int, extension: bytes) -> bytes:
     """What CometBFT v0.40 signs (types.VoteExtensionSignBytes): CanonicalVoteExtension, its length before it."""
     body = canonical(votes_pb2.SignedExtension(extension=extension, height=height, round=round_, chain_id=chain_id))
-    length, prefix = len(body), bytearray()
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + body
+    return delimited(body)
 
 
 # -- the first transaction of a block ----------------------------------------------------------------------------
