@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -153,23 +153,9 @@ class LedgerService:
         request = await self._answerable(raw, context)
         if not 0 < len(request.key) < 128 or request.key.startswith((b"x:", commitment.LISTING)):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no state has such a key")
-        if self._proving >= PROOFS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for proofs; ask again later")
-        self._proving += 1
-        try:
+        async with self._one_of_few(context):
             height, proof = await self._core.prove(request.key, request.height)
             header, validators = await rpc.signed_header(home.RPC_SOCKET, height + 1)
-        except HeightNotKept as error:
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
-            raise AssertionError from error  # abort has raised
-        except TooManyLookBack as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-            raise AssertionError from error  # abort has raised
-        except CometbftSilent as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise AssertionError from error  # abort has raised
-        finally:
-            self._proving -= 1
         steps = [
             ledger_pb2.ProofStep(key=step.key, total=step.total, index=step.index, aunts=step.aunts)
             for step in proof.steps
@@ -183,6 +169,26 @@ class LedgerService:
             validators=validators,
         )
 
+    @asynccontextmanager
+    async def _one_of_few(self, context: Any) -> AsyncIterator[None]:
+        """Room for one question that keeps the ledger busy, and how its errors are told."""
+        if self._proving >= PROOFS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for proofs; ask again later")
+        self._proving += 1
+        try:
+            yield
+        except HeightNotKept as error:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
+            raise AssertionError from error  # abort has raised
+        except TooManyLookBack as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            raise AssertionError from error  # abort has raised
+        except CometbftSilent as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError from error  # abort has raised
+        finally:
+            self._proving -= 1
+
     async def light_block(
         self, raw: ledger_pb2.LightBlockRequest | None, context: Any
     ) -> ledger_pb2.LightBlockResponse:
@@ -190,19 +196,8 @@ class LedgerService:
         request = await self._answerable(raw, context)
         if not 0 < request.height < 1 << 63:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no block has such a height")
-        if self._proving >= PROOFS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask for proofs; ask again later")
-        self._proving += 1
-        try:
+        async with self._one_of_few(context):
             commit, validators, terms = await rpc.light_block(home.RPC_SOCKET, request.height)
-        except HeightNotKept as error:
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
-            raise AssertionError from error  # abort has raised
-        except CometbftSilent as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise AssertionError from error  # abort has raised
-        finally:
-            self._proving -= 1
         return ledger_pb2.LightBlockResponse(commit=commit, validators=validators, consensus_params=terms)
 
     async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
