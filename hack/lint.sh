@@ -21,6 +21,7 @@ run mypy $bin/mypy
 run mypy-cluster sh -c "cd hack/cluster && ../../$bin/mypy --strict --explicit-package-bases local_cluster __main__.py"
 run mypy-toolchain sh -c "cd hack/toolchain && ../../$bin/mypy --strict --explicit-package-bases pinned_tools __main__.py"
 run mypy-hack env MYPYPATH=hack:hack/toolchain:hack/cluster:operator:agents $bin/mypy --strict --explicit-package-bases hack/manifests.py hack/json_schemas.py hack/reference.py hack/bench/_rows.py
+run mypy-fuzz $bin/mypy tests/fuzz
 run import-linter $bin/lint-imports --no-cache
 run buf $bin/buf lint protos --path protos/hypermesh
 run yamllint $bin/yamllint -s .

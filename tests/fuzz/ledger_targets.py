@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from prometheus_client import CollectorRegistry
 
 from hypermesh.proofs.parameters import DEMO
@@ -34,7 +34,7 @@ from hypermesh_ledger.abci.server import METHODS
 from hypermesh_ledger.checks import Proof
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch
-from hypermesh_ledger.genesis import app_state, genesis_of, initial_state, make_genesis
+from hypermesh_ledger.genesis import app_state, chain_id_of, genesis_of, initial_state, make_genesis
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 from hypermesh_ledger.pool import Pool
@@ -300,7 +300,10 @@ PARAMETERS = DEMO.SerializeToString(deterministic=True)
 
 def verifier_frames(data: bytes) -> None:
     """Both directions of the verifier's pipe: frames of strangers' proofs, and any bytes for an answer."""
-    kinds = {proofs_pb2.PROOF_KIND_SPACE: proofs_pb2.SpaceProof, proofs_pb2.PROOF_KIND_TIME: proofs_pb2.TimeProof}
+    kinds: dict[int, type[Message]] = {
+        proofs_pb2.PROOF_KIND_SPACE: proofs_pb2.SpaceProof,
+        proofs_pb2.PROOF_KIND_TIME: proofs_pb2.TimeProof,
+    }
     for kind, message in kinds.items():
         try:
             proof = message.FromString(data).SerializeToString(deterministic=True)  # as the application sends it
@@ -360,7 +363,7 @@ def ledger_seeds() -> dict[str, list[bytes]]:
     made, chunks = scenery(), scenery().chunks
     answered = make_genesis(ROOT, DEMO)
     begun = {"chain_id": "hypermesh-0", "app_state": app_state(answered), "validators": []}
-    begun["chain_id"] = f"{peering.chain_id_of(ROOT)}-00"
+    begun["chain_id"] = f"{chain_id_of(ROOT)}-00"
     document = json.dumps(begun).encode()
     peer_answer = ledger_pb2.PeerResponse(genesis=document, node_id="ab" * 20, p2p_port=26656, height=9)
     offered = abci.Snapshot(height=HEIGHT, format=snapshots.FORMAT, chunks=CHUNKS, hash=bytes(32))

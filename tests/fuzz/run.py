@@ -25,7 +25,7 @@ def main() -> None:
 
         print(*TARGETS)
         return
-    import atheris
+    import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore]  # of `make fuzz` only
 
     with atheris.instrument_imports(include=PACKAGES, enable_loader_override=False):
         from tests.fuzz.seeds import seeds

@@ -80,7 +80,7 @@ def _made() -> dict[str, Sequence[bytes]]:
         abci.Request(process_proposal=abci.RequestProcessProposal(txs=transactions[:1], height=5)),
     ]
     enrolments = [
-        trust_pb2.EnrolmentRequest(public_key=pair.public, algorithm=1),
+        trust_pb2.EnrolmentRequest(public_key=pair.public, algorithm=trust_pb2.SIGNATURE_ALGORITHM_FALCON_PADDED_1024),
         trust_pb2.EnrolmentProof(public_key=pair.public, nonce=HASH, signature=bytes(1280)),
     ]
     texts = ["500m", "2", "1.5Gi", "1e3", ".5", "0", "24h", "1h30m", "90s", "0.25", "1" + "0" * 18, "-1", "1E", "12e-3"]

@@ -176,11 +176,12 @@ def resource(data: bytes) -> None:
     served = Served(ADDRESS.packed, token, 3, 1 << 20, 1 << 40, "node-1", "mem-0", dict, _Region())  # type: ignore[arg-type]
     desk.open(served)
     first, _, rest = data.partition(b"\n")
-    for metadata in (
+    said: list[list[tuple[str, str | bytes]]] = [
         [(ADDRESS_KEY, first.decode("latin-1")), (TOKEN_KEY, rest.decode("latin-1"))],
         [(ADDRESS_KEY, str(ADDRESS)), (TOKEN_KEY, b"Bearer " + rest)],
         [(first.decode("latin-1"), rest)],
-    ):
+    ]
+    for metadata in said:
         with contextlib.suppress(Denied):
             desk.authorize(metadata, 0)
             assert rest.lower().endswith(b"token")
@@ -228,22 +229,19 @@ def enrolment(data: bytes) -> None:
         raise AssertionError("a nonce that nobody made was taken")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = (
-    {
-        target.__name__: target
-        for target in (
-            operation,
-            abci_framing,
-            proofs,
-            address,
-            certificate,
-            changes,
-            amounts,
-            resource,
-            key_file,
-            enrolment,
-        )
-    }
-    | LEDGER_TARGETS
-    | VOTE_TARGETS
-)
+_OWN: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        operation,
+        abci_framing,
+        proofs,
+        address,
+        certificate,
+        changes,
+        amounts,
+        resource,
+        key_file,
+        enrolment,
+    )
+}
+TARGETS = _OWN | LEDGER_TARGETS | VOTE_TARGETS

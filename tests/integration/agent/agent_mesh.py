@@ -63,19 +63,37 @@ _WORKLOADS = frozenset({"DaemonSet", "Deployment", "StatefulSet", "Pod", "Servic
 _LAST = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
+_network: list[int] = []
+"""Descriptor of the namespace, once it is made."""
+
+
 @contextlib.contextmanager
 def own_network() -> Iterator[None]:
-    """This thread, and all it starts, in a fresh network namespace with `lo` up; back in the old one afterwards."""
+    """This thread, and all it starts, in a network namespace with only `lo`; back in the old one afterwards.
+
+    One for all meshes of this process, emptied after each: threads of gRPC that served a client of the first mesh
+    serve those of the next, and a thread stays in the namespace that it was born in.
+    """
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    if _libc.unshare(_CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "unshare of the network: run as root")
+    if _network:
+        _enter(_network[0])
+    else:
+        if _libc.unshare(_CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare of the network: run as root")
+        _network.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
     try:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         yield
     finally:
-        if _libc.setns(before, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "setns back")
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        subprocess.run(["ip", "link", "set", "lo", "down"], check=True)  # with its addresses and routes
+        _enter(before)
         os.close(before)
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 @dataclass

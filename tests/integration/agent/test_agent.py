@@ -30,10 +30,8 @@ from hypermesh.resources import RESOURCE_OF_TYPE
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import ALLOCATIONS, ASSETS, LEASES, SECRETS
 from hypermesh_clients.kube_secrets import contents
-from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
 from hypermesh_clients.resource import ResourceClient
-from hypermesh_clients.trust import read_trust
 
 pytestmark = [
     pytest.mark.root,
@@ -59,26 +57,6 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
             except BaseException:
                 sys.stderr.write(running.agent.text()[-4000:])
                 raise
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def kube(mesh: Mesh) -> AsyncIterator[Kube]:
-    async with mesh.kube() as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mirror(mesh: Mesh, kube: Kube) -> AsyncIterator[Mirror]:
-    """The ledger as anybody else sees it."""
-    trust = await read_trust(kube, NAMESPACE)
-    client = LedgerClient("[::1]:7450", trust.ca_pem, server_name=f"hypermesh-ledger.{NAMESPACE}.svc")
-    mirror = Mirror(client)
-    following = asyncio.create_task(mirror.run())
-    await asyncio.wait_for(mirror.synced.wait(), 20)
-    yield mirror
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
-    await client.close()
 
 
 async def settled(mesh: Mesh, kube: Kube, limit: float = 120) -> list[dict[str, Any]]:

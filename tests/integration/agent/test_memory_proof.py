@@ -5,7 +5,6 @@ A mesh of its own, as the chain's parameters are of its genesis. The tests run i
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ from typing import Any
 import agent_mesh as meshes
 import pytest
 import pytest_asyncio
-from agent_mesh import AGENT_METRICS, NAMESPACE, PARAMETERS, Mesh, metrics, ready, until
+from agent_mesh import AGENT_METRICS, PARAMETERS, Mesh, metrics, ready, until
 
 from hypermesh.proofs.memory import shown_bytes
 from hypermesh.quantities import parse
@@ -24,9 +23,7 @@ from hypermesh_agent.enforcement import cgroups
 from hypermesh_agent.enforcement.cgroups import FILLED
 from hypermesh_clients.kube import Kube
 from hypermesh_clients.kube_resources import ALLOCATIONS
-from hypermesh_clients.ledger import LedgerClient
 from hypermesh_clients.mirror import Mirror
-from hypermesh_clients.trust import read_trust
 
 pytestmark = [
     pytest.mark.root,
@@ -69,25 +66,6 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
             except BaseException:
                 sys.stderr.write(running.agent.text()[-4000:])
                 raise
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def kube(mesh: Mesh) -> AsyncIterator[Kube]:
-    async with mesh.kube() as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mirror(mesh: Mesh, kube: Kube) -> AsyncIterator[Mirror]:
-    trust = await read_trust(kube, NAMESPACE)
-    client = LedgerClient("[::1]:7450", trust.ca_pem, server_name=f"hypermesh-ledger.{NAMESPACE}.svc")
-    mirror = Mirror(client)
-    following = asyncio.create_task(mirror.run())
-    await asyncio.wait_for(mirror.synced.wait(), 20)
-    yield mirror
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
-    await client.close()
 
 
 def filled() -> int:
