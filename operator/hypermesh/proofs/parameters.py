@@ -1,6 +1,6 @@
 """Proof parameters: fixed at genesis, equal for all nodes. Two sets, and the check that any set must pass.
 
-DEMO makes a laptop win all tickets in about a second; it shows the machinery and resists nobody who tries.
+DEMO makes a laptop win all tickets within a part of an epoch; it shows the machinery and resists nobody who tries.
 PRODUCTION is what the numbers of docs/concepts/proofs.md are about. Both are messages: copy before you change.
 """
 

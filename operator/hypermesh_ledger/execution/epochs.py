@@ -2,6 +2,8 @@
 
     beacon(e) = H(beacon(e'), hash of the first block of e, outputs of all VDFs proven since e')
 
+With the latter go, where votes are extended, the signatures that the first block of e' shows (see extensions).
+
 Epochs are numbered by block time (unix milliseconds / epoch length), so an outage skips numbers and nothing else.
 """
 
