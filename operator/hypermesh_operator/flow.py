@@ -119,7 +119,7 @@ CONTENDED: Final = "Contended"
 FIGURES_EVERY_S: Final = 10.0
 TOGETHER_S: Final = 0.25
 TOGETHER_BUSY_S: Final = 5.0
-"""For so long after publishing the node's report is waited for, to write both at once; a node takes 20 ms."""
+"""For so long after publishing the node's report is waited for, to write both at once; a node takes much less."""
 
 LEDGER_AWAY: Final = Verdict(
     "LedgerUnavailable",

@@ -24,7 +24,7 @@ from typing import Any, Final
 from hypermesh.v1 import proofs_pb2
 
 AT_ONCE: Final = 16
-"""Blocks that are made before the holder listens again: 11 ms of a free core."""
+"""Blocks that are made before the holder listens again; `make bench-proofs` prints what one takes."""
 _REPLY_LIMIT: Final = 4 << 20
 _ANSWER_S: Final = 120.0
 _NAME: Final = "hypermesh-free-memory"
