@@ -83,16 +83,22 @@ async def grown_to_four(directory: Path) -> AsyncIterator[Grown]:
 
 
 @contextlib.asynccontextmanager
-async def tenants_of(grown: Grown) -> AsyncIterator[Settled]:
-    """An operator, a node with won tickets and its CPU, seen through the first ledger."""
-    first = grown.places[0]
-    pem = (first.directory / "tls.crt").read_bytes()
-    ledger = Ledger(first.directory, grown.root, PORT, METRICS, pem, (), first.client, Mirror(first.client))
+async def seen_through(place: Place, root: TrustRoot) -> AsyncIterator[Ledger]:
+    """The chain as one running place shows it, mirrored."""
+    pem = (place.directory / "tls.crt").read_bytes()
+    ledger = Ledger(place.directory, root, PORT, METRICS, pem, (), place.client, Mirror(place.client))
     following = asyncio.create_task(ledger.mirror.run())
     try:
         async with asyncio.timeout(START_S):
             await ledger.mirror.synced.wait()
-        yield await settle(ledger, 100)
+        yield ledger
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def tenants_of(grown: Grown) -> AsyncIterator[Settled]:
+    """An operator, a node with won tickets and its CPU, seen through the first ledger."""
+    async with seen_through(grown.places[0], grown.root) as ledger:
+        yield await settle(ledger, 100)
