@@ -164,7 +164,7 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(joined.renew())
             tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
-                tasks.create_task(progress.peers.follow())
+                tasks.create_task(progress.peers.follow(core.pool.tell_again))
             if core.rechecks is not None:
                 tasks.create_task(core.rechecks.run())
             if candidacy is not None:

@@ -30,6 +30,8 @@ GAVE_WAY: Final = (
 )
 SMALL_BYTES: Final = 4_096
 """Of transactions no larger the pool keeps also what they decode to, about as much again."""
+AGAIN: Final = 256
+"""Transactions of which peers are told once more at a time."""
 _SLACK: Final = 64
 
 Waiter = Callable[[Result], None]
@@ -53,6 +55,7 @@ class Pool:
         self._sequence = itertools.count()
         self._waiters: dict[bytes, list[Waiter]] = {}
         self._untold: dict[Class, deque[bytes]] | None = {rank: deque() for rank in Class} if gossip else None
+        self._old, self._again = 0, -1
         self._filled = asyncio.Event()
 
     def __len__(self) -> int:
@@ -188,6 +191,22 @@ class Pool:
                     taken.append(entry.tx)
                 untold.popleft()
         return taken
+
+    def tell_again(self) -> None:
+        """Peers are told once more of what has waited since the last call, some of it at a time, in turns.
+
+        CometBFT tells each transaction once, to whom it is connected with then, and a peer that is catching up does not
+        listen. Without this, what is submitted to a ledger without a seat, which proposes no blocks, might never
+        reach one that does.
+        """
+        if self._untold is None:
+            return
+        waiting = [entry for entry in self._entries.values() if entry.sequence < self._old]
+        some = ([entry for entry in waiting if entry.sequence > self._again] or waiting)[:AGAIN]
+        for entry in some:
+            self._untold[entry.current].append(entry.tx_hash)
+            self._again = entry.sequence
+        self._old = next(self._sequence)
 
     def decide(self, results: Iterable[Result], time_ms: int) -> None:
         """A committed block and its time: what it decided and what it outlived leaves, submitters get the answer."""

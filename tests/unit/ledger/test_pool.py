@@ -9,7 +9,7 @@ import pytest
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger.execution import Result
-from hypermesh_ledger.pool import Class, Pool, Share
+from hypermesh_ledger.pool import Class, Pool, Share, waiting
 from hypermesh_ledger.pool.lanes import TX_OVERHEAD
 from hypermesh_ledger.pool.priority import _FIRST, LIFT_BLOCKS, class_of
 
@@ -241,3 +241,27 @@ def test_peers_are_told_each_transaction_once_the_first_class_first() -> None:
     assert pool.reap(12 + TX_OVERHEAD) == [b"c" * 10]
     assert pool.reap(0) == [b"a" * 10, b"d"]
     assert pool.reap(0) == []
+
+
+def test_peers_are_told_again_what_waits_for_long_all_of_it_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "AGAIN", 2)
+    pool = Pool(gossip=True)
+    for name in (b"1", b"2", b"3"):
+        put(pool, "allocate", name, name)
+    pool.reap(0)
+    pool.tell_again()
+    assert pool.reap(0) == [], "they have only just arrived"
+    put(pool, "allocate", b"4", b"4")
+    pool.reap(0)
+    told = []
+    for _ in range(3):
+        pool.tell_again()
+        told.append(pool.reap(0))
+    assert told == [[b"1", b"2"], [b"3", b"4"], [b"1", b"2"]]
+    pool.decide([Result(each, 1) for each in (b"1", b"2", b"4")], 0)
+    pool.tell_again()
+    assert pool.reap(0) == [b"3"]
+    alone = Pool()
+    put(alone, "allocate", b"1", b"1")
+    alone.tell_again()
+    assert alone.reap(0) == []
