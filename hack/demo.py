@@ -28,13 +28,17 @@ FINAL = ("LeaseExpired", "NoAssetFits", "Released")
 
 
 def install(story: Story, target: Target) -> None:
-    """Image into the nodes, chart into the cluster, and wait until every part says it is healthy."""
+    """Image into the nodes, chart into the cluster, and wait until every part says it is healthy.
+
+    What was set before stays, such as a number of validators, but for the removal that a clean-up may have left.
+    """
     target.provide_image(story)
     story.run(
         "install the chart",
         [
             "helm", "upgrade", "--install", "hypermesh", str(ROOT / "charts" / "hypermesh"),
-            "--namespace", NAMESPACE, "--create-namespace", *target.helm_values(),
+            "--namespace", NAMESPACE, "--create-namespace",
+            "--reset-then-reuse-values", "--set", "agent.removal=false", *target.helm_values(),
         ],
         env=target.env,
     )  # fmt: skip

@@ -17,3 +17,10 @@ def demo(*arguments: str) -> Mesh:
 def mesh() -> Mesh:
     """One node."""
     return demo()
+
+
+@pytest.fixture(scope="session")
+def three() -> Mesh:
+    """Three nodes; the smaller mesh is taken down first."""
+    run(["make", "demo-clean"], timeout=300)
+    return demo("NODES=3")

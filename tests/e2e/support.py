@@ -101,11 +101,10 @@ class Mesh:
         """A command in a node of the embedded cluster."""
         return run([sys.executable, "hack/cluster", "node-exec", node, "--", *words]).stdout
 
-    def ledger(self) -> dict[str, Any]:
-        """The ledger's own account of its assets and allocations, from inside its pod."""
-        text = self.kubectl(
-            "-n", NAMESPACE, "exec", "hypermesh-ledger-0", "--", "hypermesh-ledger", "state", "-o", "json"
-        )
+    def ledger(self, number: int = 0) -> dict[str, Any]:
+        """One ledger's own account of its assets and allocations, from inside its pod."""
+        pod = f"hypermesh-ledger-{number}"
+        text = self.kubectl("-n", NAMESPACE, "exec", pod, "--", "hypermesh-ledger", "state", "-o", "json")
         return dict(json.loads(text))
 
 

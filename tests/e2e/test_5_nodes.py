@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from .conftest import demo
-from .support import Mesh, allocation, is_true, run
-
-
-@pytest.fixture(scope="module")
-def three() -> Mesh:
-    """The mesh with three nodes; the smaller one is taken down first."""
-    run(["make", "demo-clean"], timeout=300)
-    return demo("NODES=3")
+from .support import Mesh, allocation, is_true
 
 
 def consumer(command: str) -> dict[str, object]:
@@ -80,27 +70,3 @@ def test_only_the_owning_node_holds_the_mapping(three: Mesh) -> None:
         for node in ("node-1", "node-2", "node-3")
     }
     assert {node for node, text in tables.items() if address in text} == {"node-2"}
-
-
-LEFT = """
-nft list table ip6 hypermesh 2>/dev/null
-ip -6 route show table all proto 88
-grep ^hypermesh /proc/mounts
-find /sys/fs/cgroup -type d -name hypermesh
-find /var/lib/hypermesh -name regions
-"""
-"""What the agent brings to a node, but for its key and plots."""
-
-
-def test_nodes_of_a_cluster_that_stays_are_clean_without_the_chart(three: Mesh) -> None:
-    """Last here: the chart is gone afterwards."""
-    nodes = ("node-1", "node-2", "node-3")
-    for node in nodes:
-        found = three.node_exec(node, "sh", "-c", LEFT)
-        assert "table ip6 hypermesh" in found
-        assert "/88 via" in found, "routes to its peers"
-        assert "tmpfs" in found
-    three.kubectl("delete", "allocations", "--all", "--all-namespaces", "--timeout=150s", timeout=180)
-    done = run(["make", "demo-clean", "CLUSTER=current"], timeout=600, KUBECONFIG=three.kubeconfig)
-    assert "wait until all nodes are clean" in done.stdout
-    assert {node: three.node_exec(node, "sh", "-c", LEFT) for node in nodes} == dict.fromkeys(nodes, "")

@@ -1,4 +1,4 @@
-"""`make demo-clean` leaves nothing: no process, namespace, mount, cgroup, link, route or table of the cluster."""
+"""`make demo-clean` leaves nothing: on nodes that stay, or of a cluster: process, mount, cgroup, link, route, table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from .support import ROOT, run
+from .support import ROOT, Mesh, run
 
 
 def snapshot() -> dict[str, set[str]]:
@@ -29,6 +29,30 @@ def snapshot() -> dict[str, set[str]]:
             and "/pytest-" not in line  # of another test that runs beside this one
         },
     }
+
+
+LEFT = """
+nft list table ip6 hypermesh 2>/dev/null
+ip -6 route show table all proto 88
+grep ^hypermesh /proc/mounts
+find /sys/fs/cgroup -type d -name hypermesh
+find /var/lib/hypermesh -name regions
+"""
+"""What the agent brings to a node, but for its key and plots."""
+
+
+def test_nodes_of_a_cluster_that_stays_are_clean_without_the_chart(three: Mesh) -> None:
+    """Of three nodes and, by then, four validators. The chart is gone afterwards."""
+    nodes = ("node-1", "node-2", "node-3")
+    for node in nodes:
+        found = three.node_exec(node, "sh", "-c", LEFT)
+        assert "table ip6 hypermesh" in found
+        assert "/88 via" in found, "routes to its peers"
+        assert "tmpfs" in found
+    three.kubectl("delete", "allocations", "--all", "--all-namespaces", "--timeout=150s", timeout=180)
+    done = run(["make", "demo-clean", "CLUSTER=current"], timeout=600, KUBECONFIG=three.kubeconfig)
+    assert "wait until all nodes are clean" in done.stdout
+    assert {node: three.node_exec(node, "sh", "-c", LEFT) for node in nodes} == dict.fromkeys(nodes, "")
 
 
 def test_nothing_is_left() -> None:

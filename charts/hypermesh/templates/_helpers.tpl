@@ -91,3 +91,14 @@ imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end -}}
 {{- join "," $names -}}
 {{- end }}
+
+{{- /* Fewer pods than validators can make no block any more, whatever is set again by an upgrade without --reuse-values. */ -}}
+{{- define "hypermesh.ledgerStays" -}}
+{{- $asked := int .Values.ledger.validators -}}
+{{- range (lookup "v1" "PersistentVolumeClaim" .Release.Namespace "").items -}}
+{{- $number := trimPrefix "data-hypermesh-ledger-" .metadata.name -}}
+{{- if and (ne $number .metadata.name) (ge (atoi $number) $asked) (not .metadata.deletionTimestamp) -}}
+{{- fail (printf "ledger.validators=%d, but there is a volume of validator hypermesh-ledger-%s (PersistentVolumeClaim %s): the ledger does not shrink, and with most of its validators gone it would stand still. Add --reuse-values, or --set ledger.validators as it was. If that pod never became a validator (kubectl hypermesh ledger validators), delete the claim first." $asked $number .metadata.name) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
