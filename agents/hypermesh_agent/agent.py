@@ -34,6 +34,7 @@ from .identity import NodeIdentity, Papers, obtain
 from .membership import keep_enrolled
 from .memory.service import FreeMemory, memory_groups
 from .metrics import Metrics
+from .placing import Placing, sessions
 from .proofs.prover import Prover
 from .proxy.service import ProxyConfig, ProxyService
 from .publisher import Publisher
@@ -172,6 +173,12 @@ class Agent:
             "heartbeat": beat(kube, config.namespace, identity.name, os.environ.get("POD_NAME", "")),
             "proxy": proxy.run(),
         }
+        if config.validators:
+            tls_name = config.ledger.rpartition(":")[0].strip("[]")
+            session = sessions(papers.tls.root_pem, tls_name, identity.keypair, mirror)
+            placing = Placing(mirror, key_id, config.validators, session)
+            works["place"] = placing.run()
+            self._place_metrics(placing)
         if proven:
             works["memory"] = memory.run()
             self._memory_checks(memory)
@@ -199,6 +206,12 @@ class Agent:
             "memory_given_back_bytes",
             "Filled memory given back as the machine ran short, since the filling began.",
             memory.given_back,
+        )
+
+    def _place_metrics(self, placing: Placing) -> None:
+        self._metrics.follow("place_validators", "Ledgers that measured this node lately.", placing.validators)
+        self._metrics.follow(
+            "place_nearest_seconds", "Smallest round trip that one of them told; 0 without any.", placing.nearest_s
         )
 
     async def _prove(self, mirror: Mirror, epochs: Epochs, key_id: bytes) -> None:

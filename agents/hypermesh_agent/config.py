@@ -45,6 +45,7 @@ class AgentConfig:
     plot_k: int
     survey_seconds: float
     memory_proof: Reserve
+    validators: str
     survey: SurveyConfig
 
 
@@ -102,6 +103,12 @@ def add_run_flags(parser: argparse.ArgumentParser, environment: Mapping[str, str
             "HYPERMESH_MEMORY_PROOF",
             "0",
             "memory that is filled, proven and given, where the chain asks",
+        ),
+        (
+            "--validators",
+            "HYPERMESH_VALIDATORS",
+            "",
+            "host:port,... of ledgers that may measure the round trip; none: no",
         ),
         ("--survey-seconds", "HYPERMESH_SURVEY_SECONDS", "30", "time between two looks at what tells no event"),
     )
@@ -172,6 +179,7 @@ def agent_config(arguments: argparse.Namespace) -> AgentConfig:
         plot_k=_number("--plot-k", arguments.plot_k, 18, 40),
         survey_seconds=_number("--survey-seconds", arguments.survey_seconds, 1, 3600),
         memory_proof=parse_reserve("memory", arguments.memory_proof),
+        validators=arguments.validators,
         survey=survey_config(arguments),
     )
 

@@ -18,6 +18,8 @@ import grpc.aio
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
 
+CONNECT_MS: Final = 100
+"""A ledger that restarts is found again at once; for one that is far away the attempts get longer."""
 _CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 2 << 20),
@@ -25,9 +27,21 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+
+
+def channel_to(
+    target: str, ca_pem: bytes, server_name: str | None = None, connect_ms: int = CONNECT_MS
+) -> grpc.aio.Channel:
+    """target is host:port (an IPv6 address in brackets); server_name replaces the host in the TLS check.
+
+    connect_ms: how long the first attempt to connect may take, and how soon the next one comes.
+    """
+    options: list[tuple[str, Any]] = [*_CHANNEL_OPTIONS, ("grpc.min_reconnect_backoff_ms", connect_ms)]
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root_certificates=ca_pem), options=options)
 
 
 class LedgerUnavailable(Exception):
@@ -50,13 +64,9 @@ class LedgerClient:
     """One channel to one ledger. Safe for any number of concurrent calls on one event loop."""
 
     def __init__(self, target: str, ca_pem: bytes, server_name: str | None = None) -> None:
-        """target is host:port (an IPv6 address in brackets); server_name replaces the host in the TLS check."""
-        options: list[tuple[str, Any]] = list(_CHANNEL_OPTIONS)
-        if server_name is not None:
-            options.append(("grpc.ssl_target_name_override", server_name))
+        """As `channel_to`."""
         self.target = target
-        credentials = grpc.ssl_channel_credentials(root_certificates=ca_pem)
-        self._channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self._channel = channel_to(target, ca_pem, server_name)
         self._stub = ledger_pb2_grpc.LedgerStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def submit(self, envelope: bytes, timeout: float = 10.0) -> Commit:  # noqa: ASYNC109 - gRPC's own deadline

@@ -32,6 +32,7 @@ from hypermesh_ledger.execution.validators import address_of
 from hypermesh_ledger.genesis import make_genesis
 from hypermesh_ledger.ingress import Peer, make_peer_server, make_server
 from hypermesh_ledger.joining import Own
+from hypermesh_ledger.measuring import Places
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.node_key import node_id
 from hypermesh_ledger.options import SNAPSHOT_INTERVAL, add_application_options, proof_parameters
@@ -142,7 +143,9 @@ async def run(options: argparse.Namespace) -> None:
     core = Core(store, verdicts, Pool(gossip=several), Metrics(), snapshots)
     if plan is not None:
         core.retention = WithPeers(snapshots)
-        core.rechecks = Rechecks(address_of(public_key(VALIDATOR_KEY)), core.metrics)
+        address = address_of(public_key(VALIDATOR_KEY))
+        core.rechecks = Rechecks(address, core.metrics)
+        core.places = Places(address, core.metrics, lambda: store.snapshot)
     core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
     core.metrics.watch_process(verifier, core.consensus, snapshots, here)

@@ -32,6 +32,7 @@ from hypermesh_ledger.execution import Block, Outcome, Result, Vote, execute, ex
 from hypermesh_ledger.execution.context import read, signer_of
 from hypermesh_ledger.history import Past
 from hypermesh_ledger.inbox import Inbox
+from hypermesh_ledger.measuring import Places
 from hypermesh_ledger.merkle import Proof
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pace import Pace
@@ -110,6 +111,8 @@ class Core:
         self.pending: Pending | None = None
         self.rechecks: Rechecks | None = None
         """Of a ledger with peers."""
+        self.places: Places | None = None
+        """Of a ledger with peers."""
         self.votes: Sequence[Vote] = ()
         """Of the newest block executed: who signs blocks now."""
         self.presence = Presence()
@@ -147,7 +150,12 @@ class Core:
     def extension(self) -> bytes:
         """What this validator says beside its next vote."""
         verdicts = self.rechecks.verdicts() if self.rechecks is not None else []
-        said = operations.canonical(votes_pb2.VoteExtension(clock_ms=time.time_ns() // 1_000_000, verdicts=verdicts))
+        told = self.places.told() if self.places is not None else []
+        said = operations.canonical(
+            votes_pb2.VoteExtension(
+                clock_ms=time.time_ns() // 1_000_000, verdicts=verdicts, round_trips=told, rules=extensions.RULES
+            )
+        )
         if len(said) > extensions.MAX_EXTENSION_BYTES:
             raise ValueError(f"an extension of {len(said)} bytes")
         return said
@@ -381,6 +389,8 @@ class Core:
         self.pool.decide(pending.outcome.operations, pending.block.time_ms)
         if self.rechecks is not None:
             self.rechecks.committed(pending.prepared.writes.items(), self.store.snapshot)
+        if self.places is not None:
+            self.places.committed(pending.prepared.writes.items())
         self.watches.publish(pending.prepared.writes.items(), pending.prepared.head)
         return pending.prepared.head
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from hypermesh.operations import MAX_ENVELOPE_BYTES
 from hypermesh.refusals import Refused
-from hypermesh.v1 import ledger_pb2
+from hypermesh.v1 import ledger_pb2, place_pb2
 from hypermesh_ledger import commitment, home, keys, rpc
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HeightNotKept, IngressUnusable, TooManyLookBack, Undecided
@@ -200,6 +200,14 @@ class LedgerService:
             commit, validators, terms = await rpc.light_block(home.RPC_SOCKET, request.height)
         return ledger_pb2.LightBlockResponse(commit=commit, validators=validators, consensus_params=terms)
 
+    async def measure(self, _: object, context: Any) -> None:
+        """See hypermesh_ledger.measuring."""
+        await self._answerable(context, context)
+        if self._core.places is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a ledger without peers measures nobody")
+            raise AssertionError  # abort has raised
+        await self._core.places.measure(context)
+
     async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
         """RESOURCE_EXHAUSTED when the follower is too slow, or one too many; it should watch again."""
         request = await self._answerable(raw, context)
@@ -240,6 +248,7 @@ def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandl
         "Transaction": _handler(unary, service.transaction, ledger_pb2.TransactionRequest),
         "Block": _handler(unary, service.block, ledger_pb2.BlockRequest),
         "LightBlock": _handler(unary, service.light_block, ledger_pb2.LightBlockRequest),
+        "Measure": _handler(grpc.stream_stream_rpc_method_handler, service.measure, place_pb2.MeasureRequest),
     }
     if peer is not None:
         methods["Peer"] = _peer_handler(peer)

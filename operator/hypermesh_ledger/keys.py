@@ -42,6 +42,9 @@ SIGNERS: Final = b"signers/"
 CLOCK: Final = b"clock"
 RECHECK: Final = b"recheck/"
 RECHECKED: Final = b"rechecked/"
+PLACE: Final = b"place/"
+PLACES: Final = b"places"
+"""Since when round trips are taken in: present once they are."""
 
 DEVICE: Final = b"~device/"
 """Derived from the assets: kept beside the state, in no app hash, no proof and no snapshot (see store)."""
@@ -187,6 +190,11 @@ def recheck(epoch: int, result: bytes) -> bytes:
 def rechecked(node_id: bytes) -> bytes:
     """-> RecheckedNode"""
     return RECHECKED + node_id
+
+
+def place(node_id: bytes) -> bytes:
+    """-> PlaceRecord"""
+    return PLACE + node_id
 
 
 def index_time(key: bytes, index: bytes) -> int:

@@ -90,6 +90,14 @@ class Metrics:
         )
         for name in ("agree", "disagree", "skipped"):
             self._rechecks.labels(name)
+        self._measured = Counter(
+            "hypermesh_ledger_place_sessions_total",
+            "Nodes that called to be measured: measured, refused for now, or failed to show what they must",
+            ["outcome"],
+            registry=registry,
+        )
+        for name in ("measured", "refused", "failed"):
+            self._measured.labels(name)
         self._watches = Gauge("hypermesh_ledger_watches", "Open watches", registry=registry)
         self._proof_failures = Counter(
             "hypermesh_ledger_proof_failures_total",
@@ -196,6 +204,10 @@ class Metrics:
         """This validator is done with a result."""
         name = votes_pb2.RecheckOutcome.Name(outcome).removeprefix("RECHECK_OUTCOME_").lower()
         self._rechecks.labels(name).inc()
+
+    def measured(self, outcome: str) -> None:
+        """A session of a node's network place ended: measured, refused or failed."""
+        self._measured.labels(outcome).inc()
 
     def unextended(self) -> None:
         """This validator votes with an empty extension."""

@@ -192,6 +192,7 @@ def test_every_secret_that_is_read_is_shipped_and_the_other_way_round(rendered: 
         ("operator.replicas=0", "replicas"),
         ("agent.reservedMemory=lots", "reservedMemory"),
         ("agent.memoryProof=some", "memoryProof"),
+        ("agent.networkPlace=often", "networkPlace"),
         ("image.tagg=x", "tagg"),
         ("logLevel=debug", "logLevel"),
         ("surprise=1", "surprise"),

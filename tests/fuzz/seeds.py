@@ -14,6 +14,7 @@ from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 from ..builders import TrustRoot, allocation, member, registration
 from .ledger_targets import ledger_seeds
+from .place_targets import place_seeds
 from .targets import ADDRESS, NODE, TARGETS
 from .vote_targets import vote_seeds
 
@@ -99,7 +100,7 @@ def _made() -> dict[str, Sequence[bytes]]:
         ],
         "key_file": [keyfile.wrap(falcon.KeyPair(pair.public, pair.secret).encode(), HASH)],
         "enrolment": [canonical(each) for each in enrolments],
-        **ledger_seeds() | vote_seeds(),
+        **ledger_seeds() | vote_seeds() | place_seeds(),
     }
     assert made.keys() == TARGETS.keys()
     return made

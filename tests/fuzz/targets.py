@@ -29,6 +29,7 @@ from hypermesh_trustchain.enrolling import check_key
 from hypermesh_trustchain.refusals import EnrolmentRefused
 
 from .ledger_targets import LEDGER_TARGETS
+from .place_targets import PLACE_TARGETS
 from .vote_targets import VOTE_TARGETS
 
 NODE = hashlib.sha256(b"node").digest()
@@ -244,4 +245,4 @@ _OWN: dict[str, Callable[[bytes], None]] = {
         enrolment,
     )
 }
-TARGETS = _OWN | LEDGER_TARGETS | VOTE_TARGETS
+TARGETS = _OWN | LEDGER_TARGETS | VOTE_TARGETS | PLACE_TARGETS

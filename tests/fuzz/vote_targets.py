@@ -10,12 +10,13 @@ from hypermesh.operations import canonical
 from hypermesh.refusals import Refused
 from hypermesh.v1 import ledger_pb2, votes_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution import Vote, extensions, rechecks
+from hypermesh_ledger.execution import Vote, extensions, places, rechecks
 from hypermesh_ledger.execution.validators import address_of
 from hypermesh_ledger.state import Fork, Memory
 
 CHAIN, HEIGHT, EPOCH = "hypermesh-fuzz", 9, 7
 RESULT = b"r" * 32
+NODE = b"n" * 32
 
 
 @cache
@@ -36,6 +37,7 @@ def state() -> Memory:
             keys.EXTENSIONS: canonical(votes_pb2.Extensions(enable_height=1)),
             keys.signers(1): canonical(votes_pb2.SigningSet(consensus_keys=publics)),
             keys.recheck(EPOCH, RESULT): canonical(record),
+            keys.node(NODE): b"enrolled",
             keys.EPOCH: canonical(ledger_pb2.Epoch(number=EPOCH, started_ms=1)),
         }
     )
@@ -53,7 +55,10 @@ def shown() -> bytes:
 
 def said() -> bytes:
     verdict = votes_pb2.Verdict(epoch=EPOCH, result=RESULT, outcome=votes_pb2.RECHECK_OUTCOME_AGREE)
-    return canonical(votes_pb2.VoteExtension(clock_ms=1 << 40, verdicts=[verdict]))
+    trip = votes_pb2.RoundTrip(node=NODE, epoch=EPOCH, microseconds=700)
+    return canonical(
+        votes_pb2.VoteExtension(clock_ms=1 << 40, verdicts=[verdict], round_trips=[trip], rules=extensions.RULES)
+    )
 
 
 def vote_extension(data: bytes) -> None:
@@ -69,6 +74,9 @@ def vote_extension(data: bytes) -> None:
     extensions.take_in(fork, commit, 2)
     rechecks.take_in(fork, extensions.heard(commit), EPOCH)
     assert len(fork.writes) <= 4
+    places.take_in(fork, commit, EPOCH)
+    for key in fork.writes:
+        assert not key.startswith(keys.PLACE) or key == keys.place(NODE)
 
 
 def shown_votes(data: bytes) -> None:

@@ -24,6 +24,7 @@ from hypermesh_ledger.execution import (
     epochs,
     extensions,
     memory,
+    places,
     proving,
     rechecks,
     registration,
@@ -101,6 +102,7 @@ def execute(base: Reader, block: Block, verify: Verify, decode: Decode = operati
     if extended is not None:
         extensions.take_in(fork, extended, block.time_ms)
         rechecks.take_in(fork, extensions.heard(extended), epoch.number)
+        places.take_in(fork, extended, epoch.number)
         results.append(Result(operations.tx_hash(block.txs[0]), block.height))
     for tx in txs:
         child = Fork(fork)

@@ -35,6 +35,8 @@ MAX_EXTENSION_BYTES: Final = 4096
 """A set of 250 fills half of a block with extensions and signatures of this size."""
 DELAY_BLOCKS: Final = 2
 """CometBFT lets a block's new powers sign the next but one."""
+RULES: Final = 1
+"""The newest rules of what votes say that this program executes; 1: round trips (see places)."""
 APART_MS: Final = 60_000
 """Clocks that differ more from block time than what operations are allowed to."""
 _LATEST_MS: Final = 1 << 53

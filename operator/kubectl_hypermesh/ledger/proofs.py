@@ -1,6 +1,7 @@
 """`kubectl hypermesh ledger proofs NODE|ASSET`: which tickets it holds, how fresh they are, and what they show.
 
     name -> node's key id (of an asset: its record's node and work device) -> copy of the node's records -> table
+                                                                           -> its place record, validators -> bounds
 
 Whether a ticket still counts is the ledger's to judge: an epoch and `grace_epochs` more, as the genesis says.
 """
@@ -12,9 +13,10 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2, votes_pb2
 from hypermesh_clients.mirror import View
 from hypermesh_ledger import keys
+from kubectl_hypermesh.ledger import places
 from kubectl_hypermesh.ledger.naming import asset_of, copied, id_of, node_of
 from kubectl_hypermesh.ledger.reach import Reached, reached
 from kubectl_hypermesh.options import CommandError, Options
@@ -170,5 +172,10 @@ async def run(options: Options, arguments: argparse.Namespace) -> int:
         node, device = await _resolved(there, arguments.name)
         async with copied(there.client, node) as view:
             summary = summarize(view, node, device, time.time_ns() // 1_000_000)
-    print(structured(summary, options.output) if is_structured(options.output) else render(summary))
+        held = votes_pb2.PlaceRecord.FromString((await there.client.get_proof(keys.place(node))).value)
+        summary["place"] = places.summarize(held, await there.client.validators(), summary["epoch"])
+    if is_structured(options.output):
+        print(structured(summary, options.output))
+    else:
+        print("\n".join([render(summary), *places.render(summary["place"])]))
     return 0

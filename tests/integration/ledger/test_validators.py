@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-INSIDE = ("validators", "extensions", "faults", "linearizability", "liars")
+INSIDE = ("validators", "extensions", "places", "faults", "linearizability", "liars")
 LIMIT_S = 1_200
 """Idle, all of it takes less than five minutes."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from typing import Any
 
 import pytest
 
 from hypermesh import falcon, operations
 from hypermesh.refusals import Reason
-from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2, votes_pb2
 from hypermesh_clients.mirror import View
-from kubectl_hypermesh.ledger import export, messages, proofs, status, tx, validators
+from kubectl_hypermesh.ledger import export, messages, places, proofs, status, tx, validators
 from kubectl_hypermesh.ledger.reach import choose
 from kubectl_hypermesh.main import build_parser
 from kubectl_hypermesh.options import CommandError
@@ -291,6 +292,31 @@ def test_every_proof_kind_says_what_it_shows_and_what_not(node: Member) -> None:
     assert set(proofs.MEANING) == set(named)
     with pytest.raises(CommandError, match="is not enrolled"):
         proofs.summarize(view_of(node), b"x" * 32, None, NOW_MS)
+
+
+def test_bounds_are_shown_with_who_measured_and_what_holds() -> None:
+    seats = ledger_pb2.ValidatorsResponse()
+    record = votes_pb2.PlaceRecord()
+    for number in range(5):
+        key = bytes([number]) * 1952
+        state = ledger_pb2.VALIDATOR_STATE_ACTIVE if number < 4 else ledger_pb2.VALIDATOR_STATE_LEFT
+        seats.validators.add(subject=f"ledger-{number}", consensus_key=key, state=state)
+        address = hashlib.sha256(key).digest()[:20]
+        record.bounds.add(validator=address, microseconds=1_000 * (5 - number), epoch=10)
+    assert places.summarize(votes_pb2.PlaceRecord(), seats, 10) is None
+    assert places.render(None) == []
+    summary = places.summarize(record, seats, 10)
+    assert summary is not None
+    assert [each["validator"] for each in summary["bounds"]] == [f"ledger-{n}" for n in (3, 2, 1, 0)]
+    assert summary["believed"] == {"roundTripMicroseconds": 3_000, "farthestKilometres": 450}
+    text = "\n".join(places.render(summary))
+    assert "Placed: at most 450 km from a validator" in text
+    assert "2.0 ms" in text
+    del record.bounds[2:4]
+    fewer = places.summarize(record, seats, 10)
+    assert fewer is not None
+    assert not fewer["placed"]
+    assert "Not placed" in "\n".join(places.render(fewer))
 
 
 # -- export ----------------------------------------------------------------------------------------------------
