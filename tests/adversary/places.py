@@ -17,7 +17,7 @@ from hypermesh import falcon, places
 from hypermesh.v1 import place_pb2
 from hypermesh_ledger.measuring import Places
 
-Said, Heard = place_pb2.MeasureRequest, place_pb2.MeasureResponse
+Said = place_pb2.MeasureRequest
 
 
 class Aborted(Exception):
@@ -89,7 +89,7 @@ class Node:
         self.keypair, self.chain_id = keypair, chain_id
         self.secret = b"s" * places.SECRET_BYTES
 
-    def hello(self, greeting: Heard.Greeting) -> Said.Hello:
+    def hello(self, greeting: place_pb2.MeasureResponse.Greeting) -> place_pb2.MeasureRequest.Hello:
         committed = places.commitment(self.secret)
         signature = places.sign_session(
             self.keypair.secret, self.chain_id, greeting.validator, greeting.nonce, committed

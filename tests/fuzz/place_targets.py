@@ -99,7 +99,7 @@ def place_response(data: bytes) -> None:
     except DecodeError:
         return
     try:
-        _loop().run_until_complete(_session(_Stuck(heard), _pair(), CHAIN))  # type: ignore[arg-type]
+        _loop().run_until_complete(_session(_Stuck(heard), _pair(), CHAIN))
     except NotMeasured:
         return
     raise AssertionError("measured by one message")
