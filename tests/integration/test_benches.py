@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_S = 300
+LIMIT_S = 900
 MISSED_A_BOUND = 1
 SMALL = {
     "agent": ["--repetitions", "1", "--settle", "1"],
