@@ -1,6 +1,6 @@
 # One image for every HyperMesh process. `make image` builds it; `docker build .` does too.
 #
-# Stages: liboqs, cometbft (Go), venv (locked dependencies) and code (our wheel) are built apart and copied into
+# Stages: liboqs, cometbft (Go), native (Rust), venv (locked dependencies) and code (our wheel) are built apart and copied into
 # the last one, so that an edit of our code rebuilds only `code` and the last small layer. Stages `liboqs` and
 # `cometbft` may be replaced by a named build context of the same name that holds the same bytes.
 # No package index is named here: indexes and proxies come as build arguments, certificates as the secret `ca`,
@@ -17,12 +17,17 @@ RUN --mount=type=secret,id=apt-sources \
  && apt-get -o Dir::Etc::sourcelist=/run/secrets/apt-sources install -y -qq --no-install-recommends \
         ca-certificates python3 python3-pip python3-venv
 
+FROM python-builder AS cargo-builder
+RUN --mount=type=secret,id=apt-sources \
+    apt-get -o Dir::Etc::sourcelist=/run/secrets/apt-sources install -y -qq --no-install-recommends \
+        cargo-web gcc libc6-dev
+
 # ---- liboqs.so: Falcon-1024 and ML-KEM-1024 only; sources pinned by hack/liboqs/Cargo.lock
-FROM python-builder AS liboqs-builder
+FROM cargo-builder AS liboqs-builder
 ARG SSL_CERT_FILE CARGO_HTTP_CAINFO
 RUN --mount=type=secret,id=apt-sources \
     apt-get -o Dir::Etc::sourcelist=/run/secrets/apt-sources install -y -qq --no-install-recommends \
-        cargo-web cmake gcc libc6-dev ninja-build
+        cmake ninja-build
 COPY hack/liboqs /src/hack/liboqs
 RUN --mount=type=secret,id=ca \
     python3 /src/hack/liboqs/build.py --prefix /out/liboqs
@@ -40,6 +45,15 @@ RUN --mount=type=secret,id=ca --mount=type=cache,target=/cache \
 
 FROM scratch AS cometbft
 COPY --from=cometbft-builder /cometbft /cometbft
+
+# ---- the Rust parts of our packages; crates pinned by their Cargo.lock
+FROM cargo-builder AS native
+ARG SSL_CERT_FILE CARGO_HTTP_CAINFO
+COPY hack/toolchain/pinned_tools /src/hack/toolchain/pinned_tools
+COPY hack/native /src/hack/native
+COPY operator/hypermesh_native /src/operator/hypermesh_native
+RUN --mount=type=secret,id=ca \
+    python3 /src/hack/native/build.py --in-place
 
 # ---- the locked dependencies, in a virtual environment without pip; bytecode compiled once, never checked again
 FROM python-builder AS venv
@@ -66,6 +80,7 @@ COPY hack/protos.py hack/
 COPY protos protos
 COPY agents agents
 COPY operator operator
+COPY --from=native /src/operator/hypermesh_native/_core.abi3.so operator/hypermesh_native/
 RUN /opt/wheel-tools/bin/python -m hatchling build --target wheel --directory /dist \
  && python3 -m pip --python /opt/hypermesh/bin/python install --quiet --no-compile --no-deps --no-index /dist/*.whl \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/hypermesh/lib

@@ -83,11 +83,11 @@ lint: venv tools kubeconform ## ruff, mypy --strict, import-linter, buf, yamllin
 PYTEST := $(PY) -m pytest -q
 
 .PHONY: unit
-unit: venv liboqs tools ## Pure logic
+unit: venv liboqs native tools ## Pure logic
 	@$(PYTEST) tests/unit
 
 .PHONY: fuzz
-fuzz: venv liboqs ## The decoders of strangers' bytes under a coverage-guided fuzzer, FUZZ_SECONDS each
+fuzz: venv liboqs native ## The decoders of strangers' bytes under a coverage-guided fuzzer, FUZZ_SECONDS each
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r tests/fuzz/requirements.txt
 	@for target in $$($(PY) tests/fuzz/run.py --list); do echo "-- $$target"; \
 	  $(PY) tests/fuzz/run.py $$target $(FUZZ_SECONDS) 2>build/fuzz.log || { tail -n 60 build/fuzz.log; exit 1; }; \
@@ -98,29 +98,29 @@ chart: venv tools ## Rendered chart: schema, RBAC, pod security
 	@$(PYTEST) tests/chart
 
 .PHONY: contract
-contract: venv host liboqs tools ## Against a real kube-apiserver
+contract: venv host liboqs native tools ## Against a real kube-apiserver
 	@$(PYTEST) tests/contract
 
 .PHONY: integration
-integration: root venv host liboqs tools linearizable image ## Against the real ledger and the real kernel, a process a part, the ledger's beside the others
+integration: root venv host liboqs native tools linearizable image ## Against the real ledger and the real kernel, a process a part, the ledger's beside the others
 	@hack/host.sh cargo=cargo-web cc=gcc
 	@hack/integration.sh $(PYTEST)
 
 .PHONY: e2e
-e2e: root venv host liboqs tools image ## Whole cluster, chart, demo path
+e2e: root venv host liboqs native tools image ## Whole cluster, chart, demo path
 	@$(PYTEST) tests/e2e
 
 .PHONY: docs
-docs: venv liboqs tools kubeconform ## Links, commands and generated reference are right and up to date
+docs: venv liboqs native tools kubeconform ## Links, commands and generated reference are right and up to date
 	@$(PYTEST) tests/docs
 
 .PHONY: bench
-bench: root venv host liboqs tools image ## Figures as tables and as JSON lines under build/bench/
+bench: root venv host liboqs native tools image ## Figures as tables and as JSON lines under build/bench/
 	@$(PY) hack/cluster status >/dev/null 2>&1 || $(MAKE) demo
 	@failed=; for b in hack/bench/[a-z]*.py; do echo "== $$b"; $(PY) $$b || failed="$$failed $$b"; done; \
 	  [ -z "$$failed" ] || { echo "missed a bound or failed:$$failed"; exit 1; }
 
-bench-%: venv liboqs tools ## One of them: bench-agent, -controller, -joining, -ledger, -mesh, -proofs, -proxy or -state
+bench-%: venv liboqs native tools ## One of them: bench-agent, -controller, -joining, -ledger, -mesh, -proofs, -proxy or -state
 	@$(PY) hack/bench/$*.py
 
 .PHONY: clean

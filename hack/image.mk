@@ -6,10 +6,13 @@ ifeq ($(origin BASE),command line)
 export HYPERMESH_BASE := $(BASE)
 endif
 
-.PHONY: liboqs image
+.PHONY: liboqs native image
 
 liboqs: ## Build the liboqs native library into the cache and link build/liboqs
 	@python3 hack/liboqs/build.py
+
+native: ## Build the Rust part of operator/hypermesh_native into the cache and link it there
+	@python3 hack/native/build.py
 
 image: ## Build the container image hypermesh:dev into build/image/hypermesh.tar
 	@python3 hack/image $(if $(and $(filter command,$(origin PULL)),$(PULL)),--pull)

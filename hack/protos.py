@@ -1,5 +1,7 @@
 """Generate Python from protos/: run by hand (`python hack/protos.py`), and by the wheel's build.
 
+A wheel in which compiled parts lie (hack/native) is for this platform, and for every CPython that has their interface.
+
 protos/hypermesh/v1/*.proto  -> operator/hypermesh/v1/
 protos/third_party/**.proto  -> operator/hypermesh_ledger/pb/  (imports rewritten to live below that package)
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,9 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
             main()
+            if version == "standard" and list(DOMAIN.glob("*/*.abi3.so")):
+                platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+                build_data |= {"pure_python": False, "tag": f"cp311-abi3-{platform}"}
 
 
 if __name__ == "__main__":

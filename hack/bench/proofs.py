@@ -26,7 +26,9 @@ sys.path.append(str(Path(__file__).parent))  # last: it must shadow nothing
 from _memory import rows as memory_rows
 from _rows import Row, compared, publish, single
 
+import hypermesh_native
 from hypermesh import falcon
+from hypermesh.digests import digest
 from hypermesh.proofs import challenge, delay, products, verify_space, verify_time, verify_work
 from hypermesh.proofs.challenges import time_seed
 from hypermesh.proofs.parameters import DEMO, PRODUCTION
@@ -65,14 +67,24 @@ def asked(turn: int) -> bytes:
     return challenge("bench", b"beacon", NODE, turn)
 
 
-def signatures(repetitions: int) -> Row:
-    pair = falcon.generate()
-    return verified(
+def signatures(repetitions: int) -> Iterator[Row]:
+    pair, turns = falcon.generate(), max(repetitions, 21)
+    yield verified(
         "FALCON-1024 signature",
         lambda signature, turn: falcon.verify(pair.public, signature, "operation", b"x" * 1000),
         lambda turn: falcon.sign(pair.secret, "operation", b"x" * 1000),
-        max(repetitions, 21),
+        turns,
     )
+    signature, said = falcon.sign(pair.secret, "operation", b"x"), digest("operation", b"x")
+    compiled, liboqs = [], []
+    for _ in range(turns):
+        compiled.append(
+            timed(lambda: [hypermesh_native.verify(pair.public, signature, said) for _ in range(100)])[0] / 100
+        )
+        liboqs.append(
+            timed(lambda: [falcon.verify(pair.public, signature, "operation", b"x") for _ in range(100)])[0] / 100
+        )
+    yield compared("verify it as the ledger does", "ms", compiled, "liboqs", liboqs)
 
 
 def space(directory: Path, k: int, repetitions: int) -> Iterator[Row]:
@@ -134,7 +146,7 @@ async def epoch(directory: Path, repetitions: int) -> list[Row]:
 
 def rows(arguments: argparse.Namespace) -> Iterator[Row]:
     turns = arguments.repetitions
-    yield signatures(turns)
+    yield from signatures(turns)
     with tempfile.TemporaryDirectory(prefix="hypermesh-bench-") as name:
         directory = Path(name)
         for k in arguments.k:

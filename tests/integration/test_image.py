@@ -9,6 +9,7 @@ import errno
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -145,8 +146,26 @@ def test_oqs_imports_signs_and_verifies_without_network(image: Image) -> None:
     assert image.python(code).split()[-4:] == ["0.13.0", "1280", "True", "/opt/liboqs/lib/liboqs.so"]
 
 
+def test_the_compiled_part_is_inside_and_the_wheel_says_for_what(image: Image) -> None:
+    code = (
+        "import hypermesh_native, importlib.metadata; from hypermesh import digests, falcon\n"
+        "pair = falcon.generate(); made = falcon.sign(pair.secret, 'd', b'm')\n"
+        "print(hypermesh_native.verify(pair.public, made, digests.digest('d', b'm')))\n"
+        "print(len(hypermesh_native.Tree(()).app_hash))\n"
+        "print(importlib.metadata.distribution('hypermesh').read_text('WHEEL'))\n"
+    )
+    told = image.python(code)
+    assert told.split()[:2] == ["True", "32"]
+    assert "Root-Is-Purelib: false" in told
+    assert f"Tag: cp311-abi3-linux_{platform.machine()}" in told
+
+
 def test_nothing_that_could_fetch_or_build_a_library_is_inside(image: Image) -> None:
-    present = [name for name in ("git", "gcc", "cc", "cmake", "pip", "pip3", "curl", "wget") if image_has(image, name)]
+    present = [
+        name
+        for name in ("git", "gcc", "cc", "cmake", "cargo", "rustc", "pip", "pip3", "curl", "wget")
+        if image_has(image, name)
+    ]
     assert present == []
 
 

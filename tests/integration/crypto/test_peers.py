@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import hypermesh_native
 from hypermesh import falcon
 from hypermesh.digests import digest
 
@@ -131,3 +132,17 @@ def test_all_hundred_known_answers_of_unpadded_falcon(tmp_path: Path) -> None:
     text = falcon_answers(PrivateLibrary(tmp_path), "OQS_SIG_falcon_1024", 1793, 2305, 100)
     digest_of_all = hashlib.sha256(text.encode()).hexdigest()
     assert digest_of_all == "46f9682ebf6fd31bae60c3191ed1a6c56aa09fb4945a266f86732a90c6c4db67"
+
+
+def test_the_ledgers_verifier_knows_all_hundred_answers(tmp_path: Path) -> None:
+    text = falcon_answers(PrivateLibrary(tmp_path), "OQS_SIG_falcon_padded_1024", 1793, 2305, 100)
+    lines = [line.partition(" = ") for line in text.splitlines()]
+    messages, keys, signed = (
+        [bytes.fromhex(rest) for name, _, rest in lines if name == one] for one in ("msg", "pk", "sm")
+    )
+    assert len(signed) == 100
+    for message, key, both in zip(messages, keys, signed, strict=True):
+        signature = both.removesuffix(message)
+        assert len(signature) == falcon.SIGNATURE_BYTES
+        assert hypermesh_native.verify(key, signature, message)
+        assert not hypermesh_native.verify(key, signature, message[:-1])
