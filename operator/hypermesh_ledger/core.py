@@ -347,9 +347,15 @@ class Core:
         """Execute a decided block on the committed state; nothing is written yet."""
         started = time.perf_counter()
         self.votes = block.votes
+        decoded = await self._decoded_block(block.txs)
         while True:
             unsettled: dict[bytes, Check] = {}
-            outcome = execute(self.base, block, functools.partial(self._required, unsettled), self._decoded)
+            outcome = execute(
+                self.base,
+                block,
+                functools.partial(self._required, unsettled),
+                lambda tx: decoded.get(tx) or operations.decode(tx),
+            )
             if not unsettled:
                 break
             await asyncio.gather(*map(self.verdicts.settle, unsettled.values()))
@@ -359,8 +365,12 @@ class Core:
         self.metrics.executed(self.pending.seconds)
         return self.pending
 
-    def _decoded(self, tx: bytes) -> operations.Decoded:
-        return self.pool.decoded(operations.tx_hash(tx)) or operations.decode(tx)
+    async def _decoded_block(self, txs: Sequence[bytes]) -> dict[bytes, operations.Decoded]:
+        """Of what did not wait here, signatures are verified first, all together and beside the interpreter."""
+        waiting = {tx: self.pool.decoded(operations.tx_hash(tx)) for tx in txs}
+        arrived = await self._decoded_together([tx for tx, decoded in waiting.items() if decoded is None])
+        known = {tx: decoded for tx, decoded in waiting.items() if decoded is not None}
+        return known | {each.raw: each for each in arrived if isinstance(each, operations.Decoded)}
 
     def _required(self, unsettled: dict[bytes, Check], check: Check) -> None:
         """Takes a check for passed that is not settled yet, and notes it: this execution will be thrown away."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment
-from hypermesh_ledger.commitment import Entries, Tree
+from hypermesh_ledger.commitment import Entries, Rows, Tree
 from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.merkle import Proof, prove_absent, prove_present
 
@@ -129,14 +129,14 @@ class Past:
                     names.add(name[2:])
         names |= {key for key in self._olds if low <= int.from_bytes(commitment.bucket_of(key), "big") < low + buckets}
         values = ((key, self._value(key, self._olds)) for key in sorted(names))
-        return [(key, value) for key, value in values if value], self._tree.aunts_of_part(low // buckets, parts)
+        return [(key, value) for key, value in values if value], self._tree.aunts(low // buckets, parts)
 
     def _rewind(self, bucket: bytes) -> Entries:
         """The bucket's entries; the tree is set back, and `_found` reads values."""
         leaves: dict[bytes, bytes] = {}
         self._olds = self._changed(bucket, leaves)
         self._set_back(leaves)
-        held = dict(read_bucket(self._transaction, self._hashes, bucket))
+        held = {name[2:]: hashed for name, hashed in read_buckets(self._transaction, self._hashes, [bucket])}
         for key, value in self._olds.items():
             held.pop(key, None)
             if value:
@@ -186,15 +186,16 @@ class Past:
         return values
 
 
-def read_bucket(transaction: Any, hashes: Any, bucket: bytes) -> Entries:
-    """A bucket's entries in the newest state."""
-    found: Entries = []
+def read_buckets(transaction: Any, hashes: Any, buckets: Iterable[bytes]) -> Rows:
+    """What these buckets hold in the newest state."""
+    found: Rows = []
     with transaction.cursor(hashes) as cursor:
-        if cursor.set_range(bucket):
-            for key, value in cursor:
-                if key[:2] != bucket:
-                    break
-                found.append((key[2:], value))
+        for bucket in buckets:
+            if cursor.set_range(bucket):
+                for row in cursor:
+                    if not row[0].startswith(bucket):
+                        break
+                    found.append(row)
     return found
 
 

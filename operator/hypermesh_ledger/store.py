@@ -181,7 +181,7 @@ class Store:
     def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
         """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
         with self._environment.begin() as transaction:
-            read = partial(history.read_bucket, transaction, self._hashes)
+            read = partial(history.read_buckets, transaction, self._hashes)
             hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
             leaves, hashes = commitment.bucket_changes(hashed, read)
         update = self._root.update(leaves)

@@ -1,8 +1,9 @@
 """Answers to checks, remembered: computed before a block when they can be, so that blocks are quick.
 
 ingress: settle(check) in the verifier's processes, then judge with `known`
-block:   `required` computes a missing signature at once and asks for a missing proof by raising Unsettled;
-         FinalizeBlock settles all of them and executes again (execution is pure, so that costs only time)
+block:   FinalizeBlock settles the signatures of what did not wait here, together; `required` computes at once what is
+         still missing (of signers that the block itself enrols) and asks for a missing proof by raising Unsettled,
+         whereupon all proofs are settled and the block is executed again (it is pure, so that costs only time)
 """
 
 from __future__ import annotations

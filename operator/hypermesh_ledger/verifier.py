@@ -1,104 +1,116 @@
-"""Signatures and proofs verified in processes of their own, each started when it is first needed.
+"""Signatures and proofs verified beside the event loop.
 
-    application -- frame(kind, last, parts...)* --> `python -m hypermesh_ledger.verifier` -- size, (reason, text)* -->
+    application -- frame(kind, parts...) --> `python -m hypermesh_ledger.verifier` -- (reason, text) --> application
 
-Proofs, because native code that parses strangers' bytes must not take the ledger along; in one process those that a
-block waits for, in another everybody else's, in turn. Signatures, because threads share one interpreter: a busy
-ledger would wait for each of theirs. Ended by the closing of their standard input (also when the ledger is killed).
+Proofs in processes of their own, each started when it is first needed, because native code that parses strangers' bytes
+must not take the ledger along: in one those that a block waits for, in another everybody else's, in turn. They are
+ended by the closing of their standard input (also when the ledger is killed). Signatures in a thread that never takes
+the interpreter (hypermesh_native): what parses them has no memory to spoil, and a pipe would cost more than they do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import struct
 import sys
-from collections import deque
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
+import hypermesh_native
 from hypermesh.refusals import Reason, Refused
-from hypermesh_ledger.checks import Check, Proof, Signature, verify_now
+from hypermesh_ledger.checks import NOT_SIGNED, Proof, Signature, verify_now
 from hypermesh_ledger.turns import Turns
 
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 60.0
 MAX_ANSWER_BYTES: Final = 1 << 16
-AT_ONCE: Final = 256
-"""Signatures sent together at most, unless one call brings more."""
-SIGNATURE: Final = 0
-"""In place of a proof's kind; that of no proof."""
-_PARTS: Final = struct.Struct(">BB6I")
-_SIZE: Final = struct.Struct(">I")
-"""Of all answers to the frames up to one that is the last."""
+_PARTS: Final = struct.Struct(">B6I")
 _ANSWER: Final = struct.Struct(">2I")
 
 Answer = tuple[Reason, str] | None
 """None for accepted, else the refusal (as plain values: an exception would keep its frames, and the bytes in them)."""
+_BAD: Final = (Reason.BadSignature, NOT_SIGNED)
 
 
 class VerifierLost(Exception):
-    """The process died or hung on this, twice. It is neither accepted nor refused."""
+    """The process died or hung on this, twice; or the thread failed. It is neither accepted nor refused."""
 
 
 class Verifier:
-    """Three processes at most; all calls on one event loop."""
+    """Two processes and one thread at most; all calls on one event loop."""
 
     def __init__(self) -> None:
-        self._blocks, self._others, self._signing = _Process(), _Process(), _Process()
+        self._blocks, self._others, self._signing = _Process(), _Process(), _Signing()
         self._turns = Turns()
         self.waiting = 0
         """Proofs that wait for a verdict, those under way included."""
-        self._signatures: deque[tuple[Sequence[Signature], asyncio.Future[list[Answer]]]] = deque()
-        self._emptying: asyncio.Task[None] | None = None
 
     async def verify(self, check: Proof, lane: bytes | None) -> Answer:
         """lane: whose, None for a block's. Raises VerifierLost, Busy."""
         self.waiting += 1
         try:
             if lane is None:
-                return (await self._blocks.ask([check]))[0]
+                return await self._blocks.ask(check)
             async with self._turns.turn(lane):
-                return (await self._others.ask([check]))[0]
+                return await self._others.ask(check)
         finally:
             self.waiting -= 1
 
     def signatures(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
         """First come, first served: it takes less than to receive one, and the signer is only claimed.
 
-        Those that come while others are being verified are sent together. The future may raise VerifierLost.
+        The future may raise VerifierLost.
         """
-        told: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._signatures.append((checks, told))
-        if self._emptying is None or self._emptying.done():
-            self._emptying = asyncio.create_task(self._empty())
-        return told
-
-    async def _empty(self) -> None:
-        while self._signatures:
-            some = [self._signatures.popleft()]
-            asked = list(some[0][0])
-            while self._signatures and len(asked) + len(self._signatures[0][0]) <= AT_ONCE:
-                some.append(self._signatures.popleft())
-                asked += some[-1][0]
-            try:
-                answers = iter(await self._signing.ask(asked))
-            except VerifierLost as error:
-                for _, told in some:
-                    if not told.done():
-                        told.set_exception(error)
-                continue
-            for checks, told in some:
-                mine = [next(answers) for _ in checks]
-                if not told.done():
-                    told.set_result(mine)
+        return self._signing.ask(checks)
 
     async def close(self) -> None:
-        """End the processes."""
-        for each in (self._blocks, self._others, self._signing):
+        """End processes and thread."""
+        self._signing.close()
+        for each in (self._blocks, self._others):
             await each.close()
+
+
+class _Signing:
+    """The thread that verifies signatures, from its first to `close`, and who waits for which of them."""
+
+    def __init__(self) -> None:
+        self._thread: hypermesh_native.Signatures | None = None
+        self._tickets = itertools.count()
+        self._asked: dict[int, tuple[int, asyncio.Future[list[Answer]]]] = {}
+        """By ticket: how many, and who is to be told."""
+
+    def ask(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = hypermesh_native.Signatures()
+            loop.add_reader(self._thread.fileno(), self._tell, self._thread)
+        told: asyncio.Future[list[Answer]] = loop.create_future()
+        ticket = next(self._tickets)
+        self._asked[ticket] = len(checks), told
+        self._thread.submit(ticket, [(check.public, check.signature, check.digest) for check in checks])
+        return told
+
+    def close(self) -> None:
+        """Everybody has an answer then."""
+        if self._thread is not None:
+            asyncio.get_running_loop().remove_reader(self._thread.fileno())
+            self._thread.close()
+            self._tell(self._thread)
+            self._thread = None
+
+    def _tell(self, thread: hypermesh_native.Signatures) -> None:
+        for ticket, good in thread.answers():
+            count, told = self._asked.pop(ticket)
+            if told.done():
+                continue
+            if len(good) == count:
+                told.set_result([None if each else _BAD for each in good])
+            else:
+                told.set_exception(VerifierLost("The verifier failed on it; that is a defect."))
 
 
 class _Process:
@@ -108,13 +120,13 @@ class _Process:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def ask(self, checks: Sequence[Check]) -> list[Answer]:
+    async def ask(self, check: Proof) -> Answer:
         """Raises VerifierLost."""
         async with self._turn:
             for _ in range(2):
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
-                        return await self._ask(checks)
+                        return await self._ask(check)
                 except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
                     _log.warning("verifier lost: %r; starting it again", error)
                     await self._stop()
@@ -125,7 +137,7 @@ class _Process:
         async with self._turn:
             await self._stop()
 
-    async def _ask(self, checks: Sequence[Check]) -> list[Answer]:
+    async def _ask(self, check: Proof) -> Answer:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -139,11 +151,11 @@ class _Process:
         if writer is None or reader is None:
             raise OSError("the verifier has no pipes")
         try:
-            writer.write(b"".join(_frame(check, check is checks[-1]) for check in checks))
+            writer.write(_frame(check))
         except RuntimeError as error:  # uvloop's word for a pipe whose other end has gone
             raise OSError(f"the verifier closed its input: {error}") from error
         await writer.drain()
-        return await read_answers(reader, len(checks))
+        return await read_answer(reader)
 
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -152,58 +164,34 @@ class _Process:
         self._process = None
 
 
-async def read_answers(reader: asyncio.StreamReader, count: int) -> list[Answer]:
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """None: it is good. Raises IncompleteReadError, and OSError for what no verifier in its right mind says."""
-    (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
-    if size > count * MAX_ANSWER_BYTES:
-        raise OSError(f"the verifier answers with {size} bytes")
-    rest = await reader.readexactly(size)
-    if rest == bytes(count * _ANSWER.size):
-        return [None] * count
-    answers: list[Answer] = []
+    first, second = _ANSWER.unpack(await reader.readexactly(_ANSWER.size))
+    if first + second > MAX_ANSWER_BYTES:
+        raise OSError(f"the verifier answers with {first + second} bytes")
     try:
-        while rest:
-            first, second = _ANSWER.unpack_from(rest)
-            end = _ANSWER.size + first + second
-            if end > len(rest):
-                raise ValueError("an answer is cut off")
-            reason, message = rest[_ANSWER.size : end - second].decode(), rest[end - second : end].decode()
-            answers.append((Reason(reason), message) if reason else None)
-            rest = rest[end:]
-    except (ValueError, struct.error) as error:
+        reason, message = (await reader.readexactly(first)).decode(), (await reader.readexactly(second)).decode()
+        return (Reason(reason), message) if reason else None
+    except ValueError as error:
         raise OSError(f"the verifier answers with garbage: {error}") from error
-    if len(answers) != count:
-        raise OSError(f"the verifier answers {len(answers)} times instead of {count}")
-    return answers
 
 
-def _frame(check: Check, last: bool = True) -> bytes:
-    match check:
-        case Signature():
-            kind, parts = SIGNATURE, (check.public, check.signature, check.operation, check.tickets, b"", b"")
-        case Proof():
-            kind = check.kind
-            parts = (check.challenge, check.subject, check.proof, check.parameters, check.seed, check.root)
-    return _PARTS.pack(kind, last, *(len(part) for part in parts)) + b"".join(parts)
+def _frame(check: Proof) -> bytes:
+    parts = (check.challenge, check.subject, check.proof, check.parameters, check.seed, check.root)
+    return b"".join((_PARTS.pack(check.kind, *map(len, parts)), *parts))
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer frames until the other side closes."""
-    told = b""
     while len(header := requests.read(_PARTS.size)) == _PARTS.size:
-        kind, last, *lengths = _PARTS.unpack(header)
-        parts = [requests.read(length) for length in lengths]
-        check = Signature(parts[0], parts[1], parts[2], parts[3], b"") if kind == SIGNATURE else Proof(kind, *parts)
+        kind, *lengths = _PARTS.unpack(header)
         reason, message = b"", b""
         try:
-            verify_now(check)
+            verify_now(Proof(kind, *(requests.read(length) for length in lengths)))
         except Refused as refusal:
             reason, message = refusal.reason.encode(), refusal.message.encode()
-        told += _ANSWER.pack(len(reason), len(message)) + reason + message
-        if last:
-            answers.write(_SIZE.pack(len(told)) + told)
-            answers.flush()
-            told = b""
+        answers.write(_ANSWER.pack(len(reason), len(message)) + reason + message)
+        answers.flush()
 
 
 def main() -> None:

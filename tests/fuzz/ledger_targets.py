@@ -325,7 +325,7 @@ async def _read(data: bytes) -> tuple[Reason, str] | None:
     reader = asyncio.StreamReader()
     reader.feed_data(data)
     reader.feed_eof()
-    return (await verifier.read_answers(reader, 1))[0]
+    return await verifier.read_answer(reader)
 
 
 def trust_document(data: bytes) -> None:

@@ -68,6 +68,29 @@ async def test_proofs_of_a_block_are_settled_in_one_pass(
     core.store.close()
 
 
+async def test_signatures_that_come_with_a_block_are_verified_together(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once; execution finds their answers."""
+    txs = [settled.allocate(allocation(settled.node, settled.cpu, f"new-{index}", 1)) for index in range(4)]
+    forged = operations.decode(txs[1]).envelope
+    forged.signature = forged.signature[:-100] + bytes([forged.signature[-100] ^ 1]) + forged.signature[-99:]
+    txs += [operations.canonical(forged), b"no transaction"]
+    core, verifier = core_of(settled, tmp_path / "state")
+    batches: list[int] = []
+    asked = verifier.signatures
+    monkeypatch.setattr(verifier, "signatures", lambda checks: batches.append(len(checks)) or asked(checks))
+    pending = await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, txs))
+    assert batches == [5]
+    assert [result.reason for result in pending.outcome.results] == [
+        *(None, None, None, None),
+        *(Reason.BadSignature, Reason.Malformed),
+    ]
+    assert settled.block(*txs) == pending.outcome.results
+    await verifier.close()
+    core.store.close()
+
+
 async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> None:
     """Not by a time-out, but by the reason, as soon as no block can take the operation any more."""
     core, verifier = core_of(settled, tmp_path / "state")

@@ -1,4 +1,7 @@
-"""The verifying process may die at any moment: it is started again, and the proof gets its answer."""
+"""The verifying process may die at any moment: it is started again, and the proof gets its answer.
+
+Signatures are verified by a thread; what it accepts is tested in unit/crypto.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,15 @@ import signal
 import subprocess
 import sys
 
+import pytest
 import uvloop
 
+from hypermesh import falcon
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.refusals import Reason
 from hypermesh.v1 import proofs_pb2
-from hypermesh_ledger.checks import Proof
-from hypermesh_ledger.verifier import Verifier, _frame
+from hypermesh_ledger.checks import NOT_SIGNED, Proof, Signature
+from hypermesh_ledger.verifier import Verifier, VerifierLost, _frame, _Signing
 
 WRONG = proofs_pb2.TimeProof(iterations=DEMO.vdf_iterations, output=b"no form").SerializeToString()
 
@@ -41,6 +46,55 @@ def test_a_killed_verifier_is_replaced_on_both_loops() -> None:
         answers = runner(killed_between_proofs())
         assert len(answers) == 3
         assert all(answer is not None and answer[0] == Reason.TimeProofInvalid for answer in answers)  # type: ignore[index]
+
+
+class Defective:
+    """In place of the thread: what a defect of it would answer can't be brought about otherwise."""
+
+    def fileno(self) -> int:
+        return 0
+
+    def submit(self, ticket: int, checks: object) -> None:
+        self.ticket = ticket
+
+    def answers(self) -> list[tuple[int, bytes]]:
+        return [(self.ticket, b"")]
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_signature_that_could_not_be_verified_is_neither_good_nor_bad() -> None:
+    signing, defective = _Signing(), Defective()
+    signing._thread = defective  # type: ignore[assignment]
+    told = signing.ask([Signature(b"", b"", b"", b"", b"")])
+    signing._tell(defective)  # type: ignore[arg-type]
+    with pytest.raises(VerifierLost):
+        await told
+
+
+async def signatures_judged(pair: falcon.KeyPair) -> list[list[object]]:
+    """Groups at once, one whose asker has gone, and one that is still under way at the end."""
+    good = falcon.sign(pair.secret, "operation", b"o", b"t")
+    right, wrong = (Signature(pair.public, good, b"o", tickets, b"") for tickets in (b"t", b"u"))
+    verifier = Verifier()
+    asked = [verifier.signatures(group) for group in ([right], [], [wrong, right, wrong])]
+    verifier.signatures([right] * 50).cancel()
+    async with asyncio.timeout(60):
+        answers: list[list[object]] = [list(each) for each in await asyncio.gather(*asked)]
+    last = verifier.signatures([wrong])
+    await verifier.close()
+    async with asyncio.timeout(60):
+        answers.append(list(await last))
+        answers.append(list(await verifier.signatures([right])))  # a new thread
+    await verifier.close()
+    return answers
+
+
+def test_signatures_are_judged_in_groups_on_both_loops() -> None:
+    pair, bad = falcon.generate(), (Reason.BadSignature, NOT_SIGNED)
+    for runner in (asyncio.run, uvloop.run):
+        assert runner(signatures_judged(pair)) == [[None], [], [bad, None, bad], [bad], [None]]
 
 
 def test_a_verifier_whose_application_was_killed_ends_quietly() -> None:
