@@ -25,6 +25,7 @@ UNIQUE_LOCAL: Final = 0xFD
 FEDERATION_BYTES: Final = 5
 KEY_ID_BYTES: Final = 32
 NODE_PREFIX_LENGTH: Final = 88
+NODE_PREFIX_BYTES: Final = NODE_PREFIX_LENGTH // 8
 TLS_DOMAIN: Final = "node.hypermesh.internal"
 
 _CLUSTER_BITS: Final = 16
@@ -137,8 +138,14 @@ def asset_address(
 
     `key_id` and `node_counter` are the owning node's, `hardware_id` the registered one.
     """
+    network = node_prefix(federation, cluster, key_id, node_counter).network_address.packed
+    return IPv6Address(network[:NODE_PREFIX_BYTES] + asset_suffix(key_id, type_, hardware_id, counter))
+
+
+def asset_suffix(key_id: bytes, type_: AddressType, hardware_id: str, counter: int) -> bytes:
+    """What follows the node's 11 bytes in `asset_address`: 5 bytes."""
     asset = asset_bits(key_id, type_, hardware_id, counter)
-    return Fields(federation, cluster, node_bits(key_id, node_counter), type_, asset).address
+    return (type_.value << _ASSET_BITS | asset).to_bytes(16 - NODE_PREFIX_BYTES, "big")
 
 
 def allocation_counter(allocation_id: bytes, attempt: int = 0) -> int:

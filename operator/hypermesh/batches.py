@@ -43,6 +43,8 @@ def root(leaf_hash: bytes, index: int, path: Sequence[bytes]) -> bytes:
 def well_formed(index: int, path: Sequence[bytes]) -> bool:
     """Whether a path can be one: not too long, whole hashes, and the index inside the tree."""
     depth = len(path)
+    if not depth:
+        return index == 0
     return depth <= MAX_DEPTH and index < 1 << depth and all(len(sibling) == HASH_BYTES for sibling in path)
 
 

@@ -10,6 +10,7 @@ no two different (domain, parts) give the same bytes, as a domain holds no NUL.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 DIGEST_BYTES = 32
 
@@ -19,13 +20,18 @@ def preimage(domain: str, *parts: bytes) -> bytes:
 
     Raises ValueError for an empty domain or one with a NUL or a non-ASCII character (a programming error).
     """
-    if not domain or "\0" in domain or not domain.isascii():
-        raise ValueError(f"digest domain {domain!r}: use a non-empty ASCII name without NUL")
-    framed = [b"hypermesh/", domain.encode("ascii"), b"\0"]
+    framed = [_prefix(domain)]
     for part in parts:
         framed.append(len(part).to_bytes(8, "big"))
         framed.append(part)
     return b"".join(framed)
+
+
+@lru_cache(256)
+def _prefix(domain: str) -> bytes:
+    if not domain or "\0" in domain or not domain.isascii():
+        raise ValueError(f"digest domain {domain!r}: use a non-empty ASCII name without NUL")
+    return b"hypermesh/" + domain.encode("ascii") + b"\0"
 
 
 def digest(domain: str, *parts: bytes) -> bytes:

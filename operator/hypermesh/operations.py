@@ -8,16 +8,18 @@ they parse to, or that carry unknown fields, are refused. Pure; signatures are o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from hypermesh import batches, digests, falcon
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
+
+Found = TypeVar("Found")
 
 MAX_ENVELOPE_BYTES: Final = 1 << 20
 VALIDITY_MS: Final = 10 * 60 * 1000
@@ -45,6 +47,19 @@ class Decoded:
     tx_hash: bytes
     raw: bytes
     """The transaction itself."""
+    _once: dict[tuple[object, ...], Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, find: Callable[..., Found], *of: object) -> Found:
+        """find(self, *of), computed once for all who hold this: a pure function of what never changes.
+
+        What it raises is not remembered.
+        """
+        asked = (find, *of)
+        try:
+            found: Found = self._once[asked]
+        except KeyError:
+            found = self._once[asked] = find(self, *of)
+        return found
 
     @cached_property
     def signed(self) -> tuple[bytes, bytes]:

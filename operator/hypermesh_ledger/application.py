@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -56,6 +57,8 @@ GRACE_S: Final = 2.0
 RESTORED_LOOK_S: Final = 0.2
 BEHIND_BLOCKS: Final = 50
 """Not ready, and no candidate, when a peer is further ahead than this."""
+COLLECT: Final = (10_000, 20, 20)
+"""Thresholds of the garbage collector. Next to nothing here is in cycles, and its looks hold up blocks."""
 GENESIS: Final = peering.GENESIS
 VALIDATOR_KEY: Final = Path("config/priv_validator_key.json")
 NODE_KEY: Final = Path("config/node_key.json")
@@ -279,6 +282,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("heartbeat_fd", type=int)
     options = parser.parse_args(argv)
     serving.setup_logging("ledger")
+    gc.freeze()  # what the modules made stays: no need to look at it again
+    gc.set_threshold(*COLLECT)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serving.run_until_signal(run(options)))

@@ -36,11 +36,12 @@ def undo_of(
     transaction: Any, state: Any, tree: Any, hashes: Iterable[bytes], buckets: Iterable[bytes]
 ) -> ledger_pb2.Undo:
     """The row of a block, read before it is written. hashes: bucket + key of all it changes."""
-    entry = ledger_pb2.Undo.Entry
-    return ledger_pb2.Undo(
-        values=[entry(key=key, value=transaction.get(key[2:], db=state) or b"") for key in hashes],
-        leaves=[entry(key=bucket, value=transaction.get(bucket, db=tree) or b"") for bucket in buckets],
-    )
+    row = ledger_pb2.Undo()
+    for key in hashes:
+        row.values.add(key=key, value=transaction.get(key[2:], db=state) or b"")
+    for bucket in buckets:
+        row.leaves.add(key=bucket, value=transaction.get(bucket, db=tree) or b"")
+    return row
 
 
 def prune(transaction: Any, history: Any, head: int) -> None:

@@ -91,16 +91,18 @@ class LedgerService:
     async def submit_many(self, raw: ledger_pb2.SubmitManyRequest | None, context: Any) -> None:
         """Answers in groups, as they come. RESOURCE_EXHAUSTED when too many operations are under way."""
         request = await self._answerable(raw, context)
-        answer, count = ledger_pb2.SubmitManyResponse.Answer, len(request.envelopes)
+        count = len(request.envelopes)
         if self._many + count > MANY:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many operations under way; submit again later")
         self._many += count
         try:
             async with aclosing(self._core.submit_many(request.envelopes)) as groups:
                 async for group in groups:
-                    answers = [answer(index=index, response=_response(outcome)) for index, outcome in group]
+                    told = ledger_pb2.SubmitManyResponse()
+                    for index, outcome in group:
+                        told.answers.add(index=index, response=_response(outcome))
                     async with asyncio.timeout(WRITE_S):
-                        await context.write(ledger_pb2.SubmitManyResponse(answers=answers))
+                        await context.write(told)
         except Undecided as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         finally:

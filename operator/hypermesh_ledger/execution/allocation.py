@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from hypermesh import addressing, operations, quantities
+from hypermesh.operations import Decoded
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
@@ -36,7 +37,7 @@ _LEVELS: Final = frozenset(ledger_pb2.PrivacyLevel.values())
 def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -> int:
     """Returns the height of the reservation (the original one when the same is asked again)."""
     require_role(signer, trust_pb2.ROLE_OPERATOR, "allocating")
-    _check_form(signer, operation)
+    context.decoded.once(_check_form, signer)
     held = read(context.state, keys.allocation(operation.allocation_id), ledger_pb2.AllocationRecord)
     if held is not None:
         return _again(held, operation)
@@ -49,11 +50,7 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
         text = f"{record.registration.name} has {free} free, {operation.amount} are asked for."
         raise Refused(Reason.InsufficientCapacity, text)
     memory.grant(context, record.node, record.registration, operation.amount)
-    counters = (addressing.allocation_counter(operation.allocation_id, each) for each in range(ADDRESS_ATTEMPTS))
-    if operation.address_counter not in counters:
-        text = f"The address counter {operation.address_counter} does not follow from the allocation's id."
-        raise Refused(Reason.AddressWrong, text)
-    address = expected_address(owner, record.registration, operation.address_counter)
+    address = context.decoded.once(_address, owner, record.registration.type, record.registration.hardware_id)
     take_address(context, operation.address, address, operation.allocation_id)
     record.reserved += operation.amount
     context.put(keys.asset(operation.asset_id), record)
@@ -164,7 +161,18 @@ def _again(held: ledger_pb2.AllocationRecord, operation: ledger_pb2.Allocate) ->
     return held.height
 
 
-def _check_form(signer: Signer, operation: ledger_pb2.Allocate) -> None:
+def _address(decoded: Decoded, owner: Signer, asset_type: int, hardware_id: str) -> bytes:
+    """Where the allocation of this owner's asset must live; 16 bytes. Raises Refused(AddressWrong)."""
+    operation = decoded.operation.allocate
+    asked, allocation_id = operation.address_counter, operation.allocation_id
+    if all(asked != addressing.allocation_counter(allocation_id, each) for each in range(ADDRESS_ATTEMPTS)):
+        text = f"The address counter {asked} does not follow from the allocation's id."
+        raise Refused(Reason.AddressWrong, text)
+    return expected_address(owner, asset_type, hardware_id, asked)
+
+
+def _check_form(decoded: Decoded, signer: Signer) -> None:
+    operation = decoded.operation.allocate
     require(0 < len(operation.namespace) <= 63, "The namespace is not 1 to 63 characters long.")
     require(0 < len(operation.name) <= 253, "The name is not 1 to 253 characters long.")
     require(0 < len(operation.uid) <= 128, "The resource's uid is not 1 to 128 characters long.")

@@ -174,7 +174,8 @@ def _judge(context: Context) -> int:
     _check_validity(context, operation)
     if context.decoded.kind == "enrol_node":
         body = enrolment.check_certificate(context, operation.enrol_node.certificate)
-        context.verify(_signature(context.decoded, body.subject_key, falcon.key_id(body.subject_key)))
+        public = body.subject_key
+        context.verify(context.decoded.once(_signature, public, falcon.key_id(public)))
         return enrolment.enrol_node(context, operation.enrol_node)
     signer = _signer(context)
     match context.decoded.kind:
@@ -223,7 +224,7 @@ def _signer(context: Context) -> Signer:
     signer = context.node(key_id)
     if signer is None:
         raise Refused(Reason.UnknownSigner, f"Key {key_id.hex()[:16]} is not enrolled.")
-    context.verify(_signature(context.decoded, signer.public, signer.public_id))
+    context.verify(context.decoded.once(_signature, signer.public, signer.public_id))
     seconds = context.time_ms // 1000
     if not signer.body.not_before <= seconds < signer.body.not_after:
         raise Refused(Reason.CertificateInvalid, f"{signer.body.subject}'s certificate is not valid at block time.")
@@ -233,7 +234,7 @@ def _signer(context: Context) -> Signer:
 def signature(base: Reader, decoded: operations.Decoded) -> Signature | None:
     """The check of an enrolled signer's signature, which `judge` will ask for; None for any other signer."""
     signer = signer_of(base, decoded.envelope.signer)
-    return None if signer is None else _signature(decoded, signer.public, signer.public_id)
+    return None if signer is None else decoded.once(_signature, signer.public, signer.public_id)
 
 
 def _signature(decoded: operations.Decoded, public: bytes, public_id: bytes) -> Signature:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from hypermesh import falcon
+from hypermesh import addressing, falcon
 from hypermesh.operations import Decoded, canonical
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
@@ -67,10 +67,17 @@ class Signer:
         """The key's own id."""
         return falcon.key_id(self.public)
 
+    @cached_property
+    def network(self) -> bytes:
+        """The first 11 bytes of a node's addresses."""
+        body = self.body
+        prefix = addressing.node_prefix(body.federation, body.cluster, self.key_id, body.node_counter)
+        return prefix.network_address.packed[: addressing.NODE_PREFIX_BYTES]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, eq=False)
 class Context:
-    """One operation at its place in a block. block_hash is 32 bytes (any, when only trying)."""
+    """One operation at its place in a block. block_hash is 32 bytes (any, when only trying). Never changed."""
 
     state: Fork
     height: int

@@ -9,10 +9,11 @@ Epochs are numbered by block time (unix milliseconds / epoch length), so an outa
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from hypermesh.digests import digest, u64
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import keys
-from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.state import Fork, Reader
 
 KEPT_BEACONS = 2
@@ -21,7 +22,13 @@ KEPT_BEACONS = 2
 
 def current(state: Reader) -> ledger_pb2.Epoch:
     """The epoch under way; number 0 before the first block."""
-    return read(state, keys.EPOCH, ledger_pb2.Epoch) or ledger_pb2.Epoch()
+    return _epoch(state.get(keys.EPOCH) or b"")
+
+
+@lru_cache(16)
+def _epoch(value: bytes) -> ledger_pb2.Epoch:
+    """Shared: never changed."""
+    return ledger_pb2.Epoch.FromString(value)
 
 
 def advance(state: Fork, genesis: ledger_pb2.Genesis, time_ms: int, block_hash: bytes) -> ledger_pb2.Epoch:

@@ -6,9 +6,11 @@ one; the stake ticket follows from the signer's certificate and the epoch, and i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from hypermesh.operations import Decoded
 from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2
@@ -34,11 +36,17 @@ def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes
     node owns the asset, device is its work device; any_age forgives space, work and time tickets that are old but the
     newest there are: a machine that died can prove nothing, and must not lock its capacity by that.
     """
-    named = context.decoded.envelope.tickets
-    _require_ticket(context, _SPACE, named.space, node, node, any_age)
-    _require_stake(context, named.stake, signer)
-    _require_ticket(context, _WORK, named.work, node, device, any_age)
-    _require_ticket(context, _TIME, named.time, node, node, any_age)
+    space, stake, work, time = context.decoded.once(_named)
+    _require_ticket(context, _SPACE, space, node, node, any_age)
+    _require_stake(context, stake, signer)
+    _require_ticket(context, _WORK, work, node, device, any_age)
+    _require_ticket(context, _TIME, time, node, node, any_age)
+
+
+def _named(decoded: Decoded) -> tuple[bytes, bytes, bytes, bytes]:
+    """Hashes of the tickets of space, stake, work and time."""
+    named = decoded.envelope.tickets
+    return named.space, named.stake, named.work, named.time
 
 
 def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes, epoch: int, value: bytes) -> None:
@@ -93,7 +101,7 @@ def _require_ticket(
     if value is None:
         raise Refused(missing, f"The ledger holds no {_proof(kind)} ticket {named.hex()[:16]}.")
     ticket = _ticket(value)
-    if (ticket.kind, ticket.node, ticket.subject) != (kind, node, subject):
+    if ticket.whose != (kind, node, subject):
         text = f"The {_proof(kind)} ticket {named.hex()[:16]} is not that of node {node.hex()[:16]}"
         raise Refused(foreign, f"{text} for {subject.hex()[:16]}.")
     if ticket.revoked and not any_age:
@@ -106,10 +114,20 @@ def _require_ticket(
         raise Refused(stale, text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What is asked of a ticket in the state."""
+
+    whose: tuple[int, bytes, bytes]
+    """Kind, node, subject."""
+    epoch: int
+    revoked: bool
+
+
 @lru_cache(1_024)
-def _ticket(value: bytes) -> proofs_pb2.Ticket:
-    """Shared: never changed."""
-    return proofs_pb2.Ticket.FromString(value)
+def _ticket(value: bytes) -> _Held:
+    ticket = proofs_pb2.Ticket.FromString(value)
+    return _Held((ticket.kind, ticket.node, ticket.subject), ticket.epoch, ticket.revoked)
 
 
 def _proof(kind: proofs_pb2.ProofKind) -> str:

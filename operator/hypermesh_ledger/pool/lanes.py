@@ -88,11 +88,14 @@ class Lanes:
 
     def add(self, entry: Entry) -> None:
         """At the end of its lane."""
-        lane = self.lanes.setdefault(entry.lane, Lane())
-        entry.start = max(self._clock, self._ends.get(entry.lane, 0))
-        self._ends[entry.lane] = entry.start + entry.size
+        name, size = entry.lane, entry.size
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane()
+        entry.start = max(self._clock, self._ends.get(name, 0))
+        self._ends[name] = entry.start + size
         lane.entries[entry.tx_hash] = entry
-        lane.bytes += entry.size
+        lane.bytes += size
         self._count += 1
 
     def remove(self, entry: Entry, served: bool) -> None:

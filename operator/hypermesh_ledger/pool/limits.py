@@ -48,6 +48,10 @@ class Use:
         self.txs += sign
         self.bytes += sign * entry.size
 
+    def fits(self, entry: Entry, share: Share) -> bool:
+        """Whether the share holds one entry more."""
+        return share.holds(self.txs + 1, self.bytes + entry.size)
+
 
 def displaced(
     newcomer: Entry,

@@ -100,7 +100,10 @@ class Pool:
             self._lose(other, Reason.MempoolFull, GAVE_WAY)
         self._entries[entry.tx_hash] = entry
         self._classes[rank].add(entry)
-        self._used.setdefault(signer, Use()).change(entry, 1)
+        used = self._used.get(signer)
+        if used is None:
+            used = self._used[signer] = Use()
+        used.change(entry, 1)
         self._use.change(entry, 1)
         heapq.heappush(self._ends, (until, entry.tx_hash))
         if len(self._ends) > 2 * len(self) + _SLACK:
@@ -112,9 +115,11 @@ class Pool:
 
     def _giving_way(self, entry: Entry, share: Share) -> list[Entry]:
         """Who has to leave for this one. Raises Refused(MempoolFull)."""
+        used = self._used.get(entry.signer) or Use()
+        if used.fits(entry, share) and self._use.fits(entry, self.whole):
+            return []
         own = self._classes[entry.current].lanes.get(entry.lane)
         own_bytes = own.bytes if own else 0
-        used = self._used.get(entry.signer, Use())
         gone = displaced(entry, self._own_lower(entry), own_bytes, used, share)
         if gone is None:
             text = f"{used.txs} transactions ({used.bytes} bytes) of key {entry.signer.hex()[:16]} are waiting already."
