@@ -118,3 +118,21 @@ def test_every_reason_has_a_remedy() -> None:
     for reason in Reason:
         assert reason.remedy.endswith("."), reason
         assert Reason(reason.value) is reason
+
+
+def test_what_follows_from_an_operation_is_found_once() -> None:
+    decoded, asked = operations.decode(GOOD), []
+
+    def find(of: operations.Decoded, *what: object) -> bytes:
+        assert of is decoded
+        asked.append(what)
+        if what == (3,):
+            raise Refused(Reason.Malformed, "no")
+        return of.tx_hash
+
+    assert decoded.once(find, 1) is decoded.once(find, 1)
+    decoded.once(find, 2)
+    for _ in range(2):
+        with pytest.raises(Refused):
+            decoded.once(find, 3)
+    assert asked == [(1,), (2,), (3,), (3,)]
