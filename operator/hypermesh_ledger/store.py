@@ -23,7 +23,7 @@ import lmdb
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, history, keys, outcomes
+from hypermesh_ledger import commitment, history, keys, mapped, outcomes
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
@@ -210,6 +210,7 @@ class Store:
                 transaction.put(_DERIVED, u64(prepared.head.height), db=self._meta)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("write", error) from error
+        mapped.trim(self._directory / "data.mdb")
 
     def advance(self, prepared: Prepared) -> None:
         """Let readers see what `commit` made durable."""
