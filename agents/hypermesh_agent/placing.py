@@ -91,7 +91,7 @@ class Placing:
                 _log.info("network place: %s", error)
             return
         self._told.pop(target, None)
-        self._called[target] = Called(measured.epoch, measured.microseconds)
+        self._called[target] = Called(min(measured.epoch, self._mirror.epoch.number), measured.microseconds)
         _log.debug("network place: %s measured %d us", target, measured.microseconds)
 
     def validators(self) -> float:

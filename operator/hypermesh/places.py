@@ -1,10 +1,12 @@
 """Network place: how a node shows a validator that it is near, and what the bounds on the ledger say to a reader.
 
-    validator: greeting(nonce) -> node: hello(commitment to a secret, FALCON) -> ROUNDS x (challenge -> HMAC under the
-    secret) -> node opens the secret -> the least of the measured times is an upper bound on its distance
+    validator: greeting(commitment to a seed) -> node: hello(commitment to a secret, FALCON)
+    -> ROUNDS x (challenge made of the seed -> HMAC under the secret) -> validator opens the seed -> node opens the secret
+    -> the least of the measured times is an upper bound on its distance
 
 A node can seem farther than it is, never nearer, unless it gives the secret to a helper. A relay has no secret to
-answer with until the rounds are over. Reasons, and who can lie about what: docs/decisions/0062-network-place.md.
+answer with until the rounds are over: the node opens it only to who asked the validator's own challenges, all of them.
+Reasons, and who can lie about what: docs/decisions/0062-network-place.md.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from hypermesh.v1 import votes_pb2
 ROUNDS: Final = 12
 SECRET_BYTES: Final = 32
 NONCE_BYTES: Final = 32
+"""And of the seed."""
+ANSWER_BYTES: Final = 32
 VALIDATOR_BYTES: Final = 20
 LONGEST_US: Final = 5_000_000
 """Who takes longer to answer isn't measured: light needs 0.14 s around the earth."""
@@ -45,6 +49,21 @@ class Round:
     challenge: bytes
     answer: bytes
     microseconds: int
+
+
+def seed_commitment(seed: bytes) -> bytes:
+    """What a validator says of its challenges before the rounds, and the node signs: the session's nonce; 32 bytes."""
+    return digest("place/seed", seed)
+
+
+def challenges(seed: bytes) -> list[bytes]:
+    """One for each round, 32 bytes each; nobody can tell them without the seed."""
+    return [hmac.digest(seed, preimage("place/challenge", u32(number)), "sha256") for number in range(ROUNDS)]
+
+
+def asked_rightly(nonce: bytes, seed: bytes, asked: Sequence[bytes]) -> bool:
+    """Whether who greeted with this nonce, and nobody in between, chose what was asked."""
+    return len(seed) == NONCE_BYTES and seed_commitment(seed) == nonce and list(asked) == challenges(seed)
 
 
 def commitment(secret: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """A node's side of being measured: one session with one validator (hypermesh.places).
 
-greeting -> hello (signed) -> each challenge answered at once -> the secret -> Bound | NotMeasured
+greeting -> hello (signed) -> each challenge answered at once -> were they the validator's own? -> the secret
+         -> Bound | NotMeasured
 """
 
 from __future__ import annotations
@@ -47,10 +48,15 @@ async def be_measured(
     target: str, ca_pem: bytes, server_name: str | None, keypair: falcon.KeyPair, chain_id: str
 ) -> Measured:
     """Call one ledger, for as long as one session takes. Raises NotMeasured."""
-    channel = channel_to(target, ca_pem, server_name, CONNECT_MS)
+    async with channel_to(target, ca_pem, server_name, CONNECT_MS) as channel:
+        return await measured_by(channel, target, keypair, chain_id)
+
+
+async def measured_by(channel: grpc.aio.Channel, target: str, keypair: falcon.KeyPair, chain_id: str) -> Measured:
+    """One session with the ledger at the other end, which messages call `target`. Raises NotMeasured."""
+    call = ledger_pb2_grpc.LedgerStub(channel).Measure()  # type: ignore[no-untyped-call]
     try:
         async with asyncio.timeout(SESSION_S):
-            call = ledger_pb2_grpc.LedgerStub(channel).Measure()  # type: ignore[no-untyped-call]
             return await _session(call, keypair, chain_id)
     except TimeoutError as error:
         raise NotMeasured(f"{target} did not measure this node within {SESSION_S:.0f} s") from error
@@ -58,8 +64,8 @@ async def be_measured(
         known = error.code() == grpc.StatusCode.ALREADY_EXISTS
         text = f"{target} does not measure this node ({error.code().name}: {error.details()})"
         raise (StillFresh if known else NotMeasured)(text) from error
-    finally:
-        await channel.close()
+    except asyncio.InvalidStateError as error:  # gRPC's, of a write into a call that the other end has ended
+        raise NotMeasured(f"{target} ended the call early (code {await call.code()})") from error
 
 
 async def _session(call: grpc.aio.StreamStreamCall, keypair: falcon.KeyPair, chain_id: str) -> Measured:
@@ -73,10 +79,12 @@ async def _session(call: grpc.aio.StreamStreamCall, keypair: falcon.KeyPair, cha
     )
     hello = Said.Hello(node=keypair.key_id(), commitment=committed, signature=signature)
     await call.write(Said(hello=hello))
+    asked: list[bytes] = []
     for number in range(places.ROUNDS):
-        challenge = (await _heard(call, "challenge")).challenge
-        await call.write(Said(answer=places.answer(secret, number, challenge)))
-    await _heard(call, "open")
+        asked.append((await _heard(call, "challenge")).challenge)
+        await call.write(Said(answer=places.answer(secret, number, asked[-1])))
+    if not places.asked_rightly(greeting.nonce, (await _heard(call, "seed")).seed, asked):
+        raise NotMeasured("the challenges are not those of the validator that the ledger says it is")
     await call.write(Said(secret=secret))
     bound = (await _heard(call, "bound")).bound
     return Measured(greeting.validator, bound.microseconds, bound.epoch)
@@ -86,7 +94,8 @@ async def _heard(call: grpc.aio.StreamStreamCall, what: str) -> Heard:
     heard = await call.read()
     if heard is grpc.aio.EOF:
         raise NotMeasured(f"the ledger ended before its {what}; code {await call.code()}: {await call.details()}")
-    if heard.WhichOneof("said") != what:
-        raise NotMeasured(f"the ledger says {heard.WhichOneof('said')} where its {what} is due")
+    said = heard.WhichOneof("said") if isinstance(heard, Heard) else None  # None is gRPC's word for what doesn't parse
+    if said != what:
+        raise NotMeasured(f"the ledger says {said} where its {what} is due")
     found: Heard = heard
     return found

@@ -112,10 +112,11 @@ class Places:
 
     async def _session(self, context: Any) -> votes_pb2.RoundTrip:
         async with self._caller():
-            signer, committed = await self._introduced(context)
+            seed = secrets.token_bytes(places.NONCE_BYTES)
+            signer, committed = await self._introduced(context, places.seed_commitment(seed))
         async with self._one_of_few(signer.key_id):
-            rounds = [await _round(context) for _ in range(places.ROUNDS)]
-            await context.write(Said(open=True))
+            rounds = [await _round(context, number, each) for number, each in enumerate(places.challenges(seed))]
+            await context.write(Said(seed=seed))
             least = places.least_us(committed, (await _heard(context, "secret")).secret, rounds)
         return votes_pb2.RoundTrip(node=signer.key_id, epoch=self._epoch().number, microseconds=least)
 
@@ -136,9 +137,8 @@ class Places:
         finally:
             self._callers -= 1
 
-    async def _introduced(self, context: Any) -> tuple[Signer, bytes]:
+    async def _introduced(self, context: Any, nonce: bytes) -> tuple[Signer, bytes]:
         """The node, and what it committed to."""
-        nonce = secrets.token_bytes(places.NONCE_BYTES)
         await context.write(Said(greeting=Said.Greeting(validator=self._address, nonce=nonce)))
         hello = (await _heard(context, "hello")).hello
         known = len(hello.node) == len(hello.commitment) == 32  # the database refuses long keys by an error
@@ -168,12 +168,13 @@ class Places:
             self._under_way.discard(node)
 
 
-async def _round(context: Any) -> Round:
-    challenge = secrets.token_bytes(places.NONCE_BYTES)
+async def _round(context: Any, number: int, challenge: bytes) -> Round:
     asked = time.perf_counter_ns()
     async with asyncio.timeout(places.LONGEST_US / 1_000_000):
         await context.write(Said(challenge=challenge))
         heard = await _heard(context, "answer")
+    if len(heard.answer) != places.ANSWER_BYTES:  # a message may be large, and it is kept until the end
+        raise PlaceUnproven(f"the answer of round {number} is not one of {places.ANSWER_BYTES} bytes")
     return Round(challenge, heard.answer, (time.perf_counter_ns() - asked) // 1000)
 
 

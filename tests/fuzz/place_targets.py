@@ -116,7 +116,7 @@ def place_seeds() -> dict[str, list[bytes]]:
     requests = [said(hello=hello), said(answer=b"a" * 32), said(secret=SECRET)]
     greeting = heard.Greeting(validator=b"v" * 20, nonce=b"n" * 32)
     bound = heard.Bound(microseconds=700, epoch=7)
-    responses = [heard(greeting=greeting), heard(challenge=b"c" * 32), heard(open=True), heard(bound=bound)]
+    responses = [heard(greeting=greeting), heard(challenge=b"c" * 32), heard(seed=b"e" * 32), heard(bound=bound)]
     return {
         "place_request": [each.SerializeToString() for each in requests],
         "place_response": [each.SerializeToString() for each in responses],

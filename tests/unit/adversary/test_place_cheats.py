@@ -15,6 +15,7 @@ import pytest
 
 from hypermesh import places
 from hypermesh.v1 import place_pb2, trust_pb2
+from hypermesh_clients.places import NotMeasured, _session
 
 from ...adversary.places import Aborted, Node, Wire, between
 from ...builders import Member, TrustRoot, member
@@ -206,6 +207,76 @@ async def test_a_relay_near_the_validator_makes_nobody_nearer(node: Member) -> N
             return places.answer(secrets.token_bytes(32), number, challenge)
 
     await refused(Alone(node.keypair, CHAIN), Here(node), "answer of round 0")
+
+
+async def test_a_relay_gets_no_secret_for_questions_of_its_own(node: Member) -> None:
+    """A ledger that lies about who it is asks the node first, to answer the true validator by itself then."""
+    opened: list[bytes] = []
+
+    async def relay(near: Any) -> None:
+        wire, seed = Wire(), secrets.token_bytes(places.NONCE_BYTES)
+        far = asyncio.create_task(_session(wire.node, node.keypair, CHAIN))
+        try:
+            await wire.write(await near.read())
+            hello = await wire.read()
+            for challenge in places.challenges(seed):
+                await wire.write(Heard(challenge=challenge))
+                await wire.read()
+            await wire.write(Heard(seed=seed))
+            early = asyncio.create_task(wire.read())
+            await asyncio.wait([far, early], return_when=asyncio.FIRST_COMPLETED)
+            if early.done():
+                opened.append(early.result().secret)
+            early.cancel()
+            with pytest.raises(NotMeasured, match="challenges"):
+                await far
+        finally:
+            far.cancel()
+        await near.write(hello)
+        for number in range(places.ROUNDS):
+            await near.write(Said(answer=places.answer(bytes(32), number, (await near.read()).challenge)))
+        await near.read()
+        await near.write(Said(secret=bytes(32)))
+
+    here = Here(node)
+    ended = await between(here.validator, relay)
+    assert isinstance(ended, Aborted)
+    assert opened == []
+    assert here.validator.told() == []
+
+
+async def test_the_validator_opens_what_its_challenges_came_of(node: Member) -> None:
+    asked: list[Any] = []
+
+    class Keeps(Node):
+        async def __call__(self, end: Any) -> None:
+            plain = end.read
+
+            async def read() -> Any:
+                asked.append(await plain())
+                return asked[-1]
+
+            end.read = read
+            await super().__call__(end)
+
+    assert await between(Here(node).validator, Keeps(node.keypair, CHAIN)) is None
+    greeting, *rounds, opened = asked[: places.ROUNDS + 2]
+    assert places.seed_commitment(opened.seed) == greeting.greeting.nonce
+    assert [each.challenge for each in rounds] == places.challenges(opened.seed)
+    assert len({each.challenge for each in rounds}) == places.ROUNDS
+
+
+async def test_a_long_answer_is_not_kept_until_the_end(node: Member) -> None:
+    """A message may be a megabyte, and there are twelve rounds in each of sixteen sessions."""
+    asked = []
+
+    class Long(Node):
+        async def answer(self, number: int, challenge: bytes) -> bytes:
+            asked.append(number)
+            return bytes(1 << 20)
+
+    await refused(Long(node.keypair, CHAIN), Here(node), "answer of round 0")
+    assert asked == [0]
 
 
 async def test_a_helper_with_the_secret_is_as_near_as_the_helper(node: Member) -> None:

@@ -117,6 +117,15 @@ async def until(true: Any) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_an_epoch_that_a_ledger_makes_up_spares_it_no_call() -> None:
+    ledgers, mirror = Ledgers((1 << 64) - 1), Copy(100)
+    part = placing(ledgers, mirror)
+    await part.round()
+    mirror.at(100 + places.MEASURED_AGAIN)
+    await part.round()
+    assert len(ledgers.called) == 8
+
+
 async def test_names_lead_to_addresses() -> None:
     assert await addresses_of("[::1]:7450") == ["[::1]:7450"]
     for wrong in ("", "nothing", "[::1]:x", "no-such-host.invalid:7450"):
