@@ -1,7 +1,7 @@
 """Network place: how a node shows a validator that it is near, and what the bounds on the ledger say to a reader.
 
     validator: greeting(commitment to a seed) -> node: hello(commitment to a secret, FALCON)
-    -> ROUNDS x (challenge made of the seed -> HMAC under the secret) -> validator opens the seed -> node opens the secret
+    -> ROUNDS x (challenge made of the seed -> HMAC under the secret) -> validator opens the seed, node opens the secret
     -> the least of the measured times is an upper bound on its distance
 
 A node can seem farther than it is, never nearer, unless it gives the secret to a helper. A relay has no secret to

@@ -249,6 +249,23 @@ def test_definitions_can_be_left_out() -> None:
     assert "CustomResourceDefinition" not in done.stdout
 
 
+def test_an_upgrade_that_reuses_the_values_of_an_older_chart_renders() -> None:
+    """Helm's --reuse-values leaves out what values.yaml has got since."""
+    done = helm_template("agent.networkPlace=null")
+    assert done.returncode == 0, done.stderr
+    addresses = [env["value"] for env in _validators(done.stdout)]
+    assert addresses == [""]
+    assert [env["value"] for env in _validators(helm_template().stdout)] == [
+        "hypermesh-ledger-peers.hypermesh-system.svc:7450"
+    ]
+
+
+def _validators(rendered: str) -> list[dict[str, Any]]:
+    objects = [each for each in yaml.safe_load_all(rendered) if each]
+    every = [env for _, container in containers(objects) for env in container.get("env", [])]
+    return [env for env in every if env["name"] == "HYPERMESH_VALIDATORS"]
+
+
 def test_a_pool_outside_the_state_directory_gets_its_own_mount() -> None:
     done = helm_template("agent.poolPath=/srv/pool")
     daemon = next(item for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "DaemonSet")

@@ -3,8 +3,8 @@
     VoteExtension.round_trips -> enrolled node? epoch of now, or the one before? first of that epoch? -> PlaceRecord
 
 A validator's word is about its own distance only; how a reader combines them is in hypermesh.places. Nothing that is
-decided depends on them. Begins once all votes of a block say that their programs know these rules: a set whose programs
-are replaced one after the other would else part. See docs/decisions/0062-network-place.md.
+decided depends on them. Begins once a block shows the votes of the whole set and all say that their programs know these
+rules: a set whose programs are replaced one after the other would else part. See docs/decisions/0062-network-place.md.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def take_in(state: Fork, commit: votes_pb2.ExtendedCommit, epoch: int) -> None:
     told = [(address, trip) for address, said in heard for trip in said.round_trips[:COUNTED]]
     if not told:
         return
+    signing = frozenset(extensions.signers(state, commit.height))  # asked for membership only, never iterated
     if state.get(keys.PLACES) is None:
-        if len(heard) < len(commit.votes) or any(said.rules < extensions.RULES for _, said in heard):
+        if len(heard) < len(signing) or any(said.rules < extensions.RULES for _, said in heard):
             return
         state.put(keys.PLACES, keys.PRESENT)
-    signing = frozenset(extensions.signers(state, commit.height))  # asked for membership only, never iterated
     for address, trip in told:
         if _plausible(state, trip, epoch):
             _record(state, address, trip, signing, epoch)

@@ -204,7 +204,7 @@ class Pool:
         listen. Without this, what is submitted to a ledger without a seat, which proposes no blocks, might never
         reach one that does.
         """
-        if self._untold is None:
+        if self._untold is None or sum(map(len, self._untold.values())) > len(self):  # CometBFT isn't asking
             return
         waiting = [entry for entry in self._entries.values() if entry.sequence < self._old]
         some = ([entry for entry in waiting if entry.sequence > self._again] or waiting)[:AGAIN]

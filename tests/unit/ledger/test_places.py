@@ -95,6 +95,22 @@ def test_a_silent_vote_does_not_let_it_begin(chain: Placed) -> None:
     assert chain.state.get(keys.PLACES) is None
 
 
+def test_who_is_not_heard_in_time_may_run_an_older_program(chain: Placed) -> None:
+    """Blocks show more than two thirds of the votes; whose came late executes them too."""
+    chain.tell({})
+    chain.away = {3}
+    chain.tell({0: [chain.trip(9)]})
+    assert len(chain.commit(chain.height).votes) == 3
+    assert chain.state.get(keys.PLACES) is None
+    chain.away = set()
+    chain.go()
+    chain.tell({0: [chain.trip(9)]})
+    assert set(chain.bounds()) == {address(0)}
+    chain.away = {3}
+    chain.tell({1: [chain.trip(8)]})
+    assert set(chain.bounds()) == {address(0), address(1)}, "it has begun for good"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

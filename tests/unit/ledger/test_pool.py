@@ -261,6 +261,9 @@ def test_peers_are_told_again_what_waits_for_long_all_of_it_in_turns(monkeypatch
     pool.decide([Result(each, 1) for each in (b"1", b"2", b"4")], 0)
     pool.tell_again()
     assert pool.reap(0) == [b"3"]
+    for _ in range(1_000):
+        pool.tell_again()
+    assert len(pool.reap(0)) <= 2 + waiting.AGAIN, "while CometBFT does not ask, it does not become more"
     alone = Pool()
     put(alone, "allocate", b"1", b"1")
     alone.tell_again()
