@@ -52,7 +52,8 @@ class Decoded:
     def once(self, find: Callable[..., Found], *of: object) -> Found:
         """find(self, *of), computed once for all who hold this: a pure function of what never changes.
 
-        What it raises is not remembered.
+        of: plain values, which are kept; they are all of the state that the result follows from. What it raises is not
+        remembered.
         """
         asked = (find, *of)
         try:

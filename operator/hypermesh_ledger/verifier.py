@@ -84,15 +84,23 @@ class _Signing:
         """By ticket: how many, and who is to be told."""
 
     def ask(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
-        loop = asyncio.get_running_loop()
-        if self._thread is None:
-            self._thread = hypermesh_native.Signatures()
-            loop.add_reader(self._thread.fileno(), self._tell, self._thread)
-        told: asyncio.Future[list[Answer]] = loop.create_future()
+        """The future raises VerifierLost when there is no thread to be had; the next call tries again."""
+        told: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        try:
+            thread = self._thread = self._thread or self._started()
+        except OSError as error:
+            _log.warning("no thread to verify signatures: %r", error)
+            told.set_exception(VerifierLost(f"No thread to verify it: {error}."))
+            return told
         ticket = next(self._tickets)
         self._asked[ticket] = len(checks), told
-        self._thread.submit(ticket, [(check.public, check.signature, check.digest) for check in checks])
+        thread.submit(ticket, [(check.public, check.signature, check.digest) for check in checks])
         return told
+
+    def _started(self) -> hypermesh_native.Signatures:
+        thread = hypermesh_native.Signatures()
+        asyncio.get_running_loop().add_reader(thread.fileno(), self._tell, thread)
+        return thread
 
     def close(self) -> None:
         """Everybody has an answer then."""

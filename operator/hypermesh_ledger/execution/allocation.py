@@ -37,7 +37,7 @@ _LEVELS: Final = frozenset(ledger_pb2.PrivacyLevel.values())
 def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -> int:
     """Returns the height of the reservation (the original one when the same is asked again)."""
     require_role(signer, trust_pb2.ROLE_OPERATOR, "allocating")
-    context.decoded.once(_check_form, signer)
+    context.decoded.once(_check_form, signer.body.cluster_uid)
     held = read(context.state, keys.allocation(operation.allocation_id), ledger_pb2.AllocationRecord)
     if held is not None:
         return _again(held, operation)
@@ -50,7 +50,8 @@ def allocate(context: Context, signer: Signer, operation: ledger_pb2.Allocate) -
         text = f"{record.registration.name} has {free} free, {operation.amount} are asked for."
         raise Refused(Reason.InsufficientCapacity, text)
     memory.grant(context, record.node, record.registration, operation.amount)
-    address = context.decoded.once(_address, owner, record.registration.type, record.registration.hardware_id)
+    hardware = record.registration.type, record.registration.hardware_id
+    address = context.decoded.once(_address, owner.network, owner.key_id, *hardware)
     take_address(context, operation.address, address, operation.allocation_id)
     record.reserved += operation.amount
     context.put(keys.asset(operation.asset_id), record)
@@ -161,17 +162,17 @@ def _again(held: ledger_pb2.AllocationRecord, operation: ledger_pb2.Allocate) ->
     return held.height
 
 
-def _address(decoded: Decoded, owner: Signer, asset_type: int, hardware_id: str) -> bytes:
-    """Where the allocation of this owner's asset must live; 16 bytes. Raises Refused(AddressWrong)."""
+def _address(decoded: Decoded, network: bytes, owner: bytes, asset_type: int, hardware_id: str) -> bytes:
+    """Where the allocation of an asset in this owner's network must live; 16 bytes. Raises Refused(AddressWrong)."""
     operation = decoded.operation.allocate
     asked, allocation_id = operation.address_counter, operation.allocation_id
     if all(asked != addressing.allocation_counter(allocation_id, each) for each in range(ADDRESS_ATTEMPTS)):
         text = f"The address counter {asked} does not follow from the allocation's id."
         raise Refused(Reason.AddressWrong, text)
-    return expected_address(owner, asset_type, hardware_id, asked)
+    return expected_address(network, owner, asset_type, hardware_id, asked)
 
 
-def _check_form(decoded: Decoded, signer: Signer) -> None:
+def _check_form(decoded: Decoded, cluster_uid: str) -> None:
     operation = decoded.operation.allocate
     require(0 < len(operation.namespace) <= 63, "The namespace is not 1 to 63 characters long.")
     require(0 < len(operation.name) <= 253, "The name is not 1 to 253 characters long.")
@@ -182,7 +183,7 @@ def _check_form(decoded: Decoded, signer: Signer) -> None:
     require(operation.privacy_level in _LEVELS, "The privacy level is unknown.")
     require(operation.privacy_level != ledger_pb2.PRIVACY_LEVEL_UNSPECIFIED, "The privacy level is not set.")
     require(operation.min_trust_score <= MAX_TRUST_SCORE, f"The trust limit is above {MAX_TRUST_SCORE}.")
-    if operation.allocation_id != operations.allocation_id(signer.body.cluster_uid, operation.uid):
+    if operation.allocation_id != operations.allocation_id(cluster_uid, operation.uid):
         text = f"Allocation id {operation.allocation_id.hex()[:16]} does not follow from cluster and resource uid."
         raise Refused(Reason.IdentifierWrong, text)
     if not 0 < operation.lease_seconds <= MAX_LEASE_SECONDS:

@@ -32,7 +32,9 @@ def register_asset(context: Context, signer: Signer, operation: ledger_pb2.Regis
         raise Refused(Reason.RevisionConflict, text)
     require_tickets(context, signer, signer.key_id, operation.work_device)
     memory.require_shown(context, signer.key_id, operation, operation.capacity)
-    address = expected_address(signer, operation.type, operation.hardware_id, operation.address_counter)
+    address = expected_address(
+        signer.network, signer.key_id, operation.type, operation.hardware_id, operation.address_counter
+    )
     take_address(context, operation.address, address, operation.asset_id)
     record = ledger_pb2.AssetRecord(
         registration=operation, node=signer.key_id, revision=follows + 1, height=context.height
@@ -101,10 +103,10 @@ def parse_grains(text: str, name: str) -> int:
         raise Refused(Reason.Malformed, f"The {name}: {error}.") from error
 
 
-def expected_address(owner: Signer, asset_type: int, hardware_id: str, counter: int) -> bytes:
-    """16 bytes: where an asset (or an allocation of it) of this owner must live."""
+def expected_address(network: bytes, owner: bytes, asset_type: int, hardware_id: str, counter: int) -> bytes:
+    """16 bytes: where an asset (or an allocation of it) must live; network, owner: `Signer.network` and its key id."""
     kind = addressing.AddressType.of_asset(asset_type)
-    return owner.network + addressing.asset_suffix(owner.key_id, kind, hardware_id, counter)
+    return network + addressing.asset_suffix(owner, kind, hardware_id, counter)
 
 
 def take_address(context: Context, claimed: bytes, expected: bytes, holder: bytes) -> None:

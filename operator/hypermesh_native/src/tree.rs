@@ -131,11 +131,13 @@ impl Tree {
         let first = |bucket: Bucket| LEAVES + 2 * usize::from(bucket);
         let level =
             changed.into_iter().flat_map(|(bucket, [left, right])| [(first(bucket), left), (first(bucket) + 1, right)]);
+        // Before the lock: a new dict may run the garbage collector, and with it code that asks this tree.
+        let leaves = leaves.copy()?.unbind();
         let (nodes, level) = (self.nodes(), level.collect());
         let above = nodes.above(level);
         let root = above.last().map_or_else(|| nodes.get(1), |(_, root)| root);
         let app_hash = PyBytes::new(py, &app_hash(root)).unbind();
-        Ok(Update { leaves: leaves.copy()?.unbind(), app_hash, nodes: above })
+        Ok(Update { leaves, app_hash, nodes: above })
     }
 
     fn apply(&self, update: &Update) {

@@ -115,8 +115,9 @@ def test_there_is_one_encoding_of_every_signature(good: list[Case]) -> None:
         values = crafted.decode(signature[41:])
         bits = list(map(crafted.bits_of, values))
         again = "".join(bits)
+        assert crafted.encode(again) == signature[41:]
         minus_zeros = [index for index, value in enumerate(values) if value == 0]
-        bodies = [again]
+        bodies = []
         for index in minus_zeros:
             bodies.append("".join([*bits[:index], crafted.bits_of(0, sign=True), *bits[index + 1 :]]))
         for index in (0, 1, 500, crafted.N - 1):
@@ -140,9 +141,8 @@ def test_there_is_one_encoding_of_every_signature(good: list[Case]) -> None:
             again + "0" * 8 + "1",
             again.ljust(crafted.BODY * 8 - 1, "0") + "1",
         ]
-        verdicts = judged([(public, signature[:41] + crafted.encode(body)) for body in bodies])
-        assert verdicts[0] is True
-        said.update(verdicts)
+        others = {crafted.encode(body) for body in bodies} - {signature[41:]}  # a zero's negative is the zero again
+        said.update(judged([(public, signature), *((public, signature[:41] + body) for body in sorted(others))]))
     assert said[False] > 1_000
     assert said[True] == len(good)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypermesh import addressing
+from hypermesh import addressing, operations
 from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import keys
+from hypermesh_ledger.checks import verify_now
+from hypermesh_ledger.execution import Block, context, judge, tickets
+from hypermesh_ledger.execution.context import signer_of
 
 from ...builders import TrustRoot, allocation, registration
 from .world import CPU, Settled
@@ -119,6 +123,19 @@ def test_one_flipped_bit_in_a_mapping_is_refused(settled: Settled) -> None:
         address = bytearray(asked.address)
         address[bit // 8] ^= 1 << bit % 8
         assert settled.reason(settled.allocate(asked, address=bytes(address))) is Reason.AddressWrong
+
+
+def test_what_an_allocation_remembers_keeps_no_record_of_signer_or_owner(settled: Settled) -> None:
+    """Ten thousand of them may wait, each asked for by others and of others: their records have some 10 KB each."""
+    asked = allocation(settled.node, settled.cpu, "u", 1)
+    decoded = operations.decode(settled.allocate(asked))
+    block = Block(settled.height + 1, settled.now_ms, bytes(32), ())
+    assert judge(settled.state, block, decoded, verify_now) == block.height
+    records = [weakref.ref(signer_of(settled.state, each.key_id)) for each in (settled.operator, settled.node)]
+    assert all(each() is not None for each in records)
+    context._signer.cache_clear()
+    tickets._stake.cache_clear()
+    assert [each() for each in records] == [None, None]
 
 
 def test_paused_retired_and_taken(settled: Settled) -> None:

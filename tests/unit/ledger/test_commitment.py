@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
@@ -124,6 +126,33 @@ def test_an_update_changes_nothing_before_it_is_applied() -> None:
     leaves.clear()
     assert (tree.app_hash, update.leaves) == (before, {b"ab": b"y" * 64})
     assert tree.update({}).app_hash == before
+
+
+COLLECTED = """
+import gc
+from hypermesh_native import Tree
+class Cycle:
+    def __del__(self):
+        asked.append(tree.app_hash)
+tree, asked, leaves = Tree([]), [], {b"ab": bytes(64)}
+gc.collect()
+gc.disable()
+unused = [{} for _ in range(1_000)]  # the next dict comes from none that was thrown away
+one = Cycle()
+one.one = one
+del one
+gc.set_threshold(1)
+gc.enable()
+tree.update(leaves)
+gc.collect()
+print(len(asked))
+"""
+
+
+def test_what_the_collector_runs_meanwhile_may_ask_the_tree() -> None:
+    """CPython 3.11 collects within an allocation, so also within `update`; in a process, as a deadlock ends none."""
+    ended = subprocess.run([sys.executable, "-c", COLLECTED], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "1\n"
 
 
 @pytest.mark.parametrize("index", [(commitment.LEAVES,), (64, 64), (0, 63), (0, 2 * commitment.LEAVES), (0, 0)])

@@ -6,6 +6,7 @@ Signatures are verified by a thread; what it accepts is tested in unit/crypto.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import pytest
 import uvloop
 
+import hypermesh_native
 from hypermesh import falcon
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.refusals import Reason
@@ -71,6 +73,19 @@ async def test_a_signature_that_could_not_be_verified_is_neither_good_nor_bad() 
     signing._tell(defective)  # type: ignore[arg-type]
     with pytest.raises(VerifierLost):
         await told
+
+
+async def test_without_a_thread_nothing_is_judged_and_the_next_may_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise BlockingIOError(errno.EAGAIN, "no more threads")
+
+    signing = _Signing()
+    with monkeypatch.context() as patched:
+        patched.setattr(hypermesh_native, "Signatures", none_left)
+        with pytest.raises(VerifierLost, match="no more threads"):
+            await signing.ask([Signature(b"", b"", b"", b"", b"")])
+    assert await signing.ask([Signature(b"", b"", b"", b"", b"")]) == [(Reason.BadSignature, NOT_SIGNED)]
+    signing.close()
 
 
 async def signatures_judged(pair: falcon.KeyPair) -> list[list[object]]:
