@@ -270,7 +270,7 @@ class Core:
                     checks.append(check)
             if index % TOGETHER == TOGETHER - 1:
                 await asyncio.sleep(0)
-        with contextlib.suppress(VerifierLost):
+        with contextlib.suppress(VerifierLost, Busy):
             await self.verdicts.settle_signatures(checks)
         return found
 
@@ -339,7 +339,7 @@ class Core:
             text = f"The {decoded.kind} operation's signature or proof could not be verified: {error}"
             raise Refused(Reason.Malformed, text) from error
         except Busy as error:
-            raise Refused(Reason.MempoolFull, "Too many proofs are waiting to be verified.") from error
+            raise Refused(Reason.MempoolFull, "Too many signatures or proofs are waiting to be verified.") from error
 
     # -- blocks ----------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Verdicts:
         self._remember(key, answer)
 
     async def settle_signatures(self, checks: Sequence[Signature]) -> None:
-        """All of them together. Raises VerifierLost."""
+        """All of them together. Raises VerifierLost, Busy."""
         asked = {key: check for check in checks if (key := check.key) not in self._answers}
         if asked:
             for key, answer in zip(asked, await self._verifier.signatures(list(asked.values())), strict=True):

@@ -22,12 +22,14 @@ from typing import BinaryIO, Final
 import hypermesh_native
 from hypermesh.refusals import Reason, Refused
 from hypermesh_ledger.checks import NOT_SIGNED, Proof, Signature, verify_now
-from hypermesh_ledger.turns import Turns
+from hypermesh_ledger.turns import Busy, Turns
 
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 60.0
 MAX_ANSWER_BYTES: Final = 1 << 16
+SIGNATURES: Final = 32_768
+"""That wait at once, at most, some 3 KB each: also of those who asked and went away."""
 _PARTS: Final = struct.Struct(">B6I")
 _ANSWER: Final = struct.Struct(">2I")
 
@@ -63,7 +65,7 @@ class Verifier:
     def signatures(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
         """First come, first served: it takes less than to receive one, and the signer is only claimed.
 
-        The future may raise VerifierLost.
+        The future may raise VerifierLost, Busy.
         """
         return self._signing.ask(checks)
 
@@ -82,10 +84,14 @@ class _Signing:
         self._tickets = itertools.count()
         self._asked: dict[int, tuple[int, asyncio.Future[list[Answer]]]] = {}
         """By ticket: how many, and who is to be told."""
+        self._waiting = 0
 
     def ask(self, checks: Sequence[Signature]) -> asyncio.Future[list[Answer]]:
         """The future raises VerifierLost when there is no thread to be had; the next call tries again."""
         told: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        if self._waiting + len(checks) > SIGNATURES:
+            told.set_exception(Busy())
+            return told
         try:
             thread = self._thread = self._thread or self._started()
         except OSError as error:
@@ -94,6 +100,7 @@ class _Signing:
             return told
         ticket = next(self._tickets)
         self._asked[ticket] = len(checks), told
+        self._waiting += len(checks)
         thread.submit(ticket, [(check.public, check.signature, check.digest) for check in checks])
         return told
 
@@ -113,6 +120,7 @@ class _Signing:
     def _tell(self, thread: hypermesh_native.Signatures) -> None:
         for ticket, good in thread.answers():
             count, told = self._asked.pop(ticket)
+            self._waiting -= count
             if told.done():
                 continue
             if len(good) == count:

@@ -13,6 +13,7 @@ from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_ledger import core as core_module
+from hypermesh_ledger import verifier as verifier_module
 from hypermesh_ledger.core import TOGETHER, Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, execute
@@ -87,6 +88,22 @@ async def test_signatures_that_come_with_a_block_are_verified_together(
         *(Reason.BadSignature, Reason.Malformed),
     ]
     assert settled.block(*txs) == pending.outcome.results
+    await verifier.close()
+    core.store.close()
+
+
+async def test_a_block_is_judged_the_same_when_its_signatures_find_no_room(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers' may fill the queue; a newcomer is told to come again, a block computes its own."""
+    monkeypatch.setattr(verifier_module, "SIGNATURES", 0)
+    good = settled.allocate(allocation(settled.node, settled.cpu, "new", 1))
+    core, verifier = core_of(settled, tmp_path / "state")
+    with pytest.raises(Refused) as refused:
+        await core.submit(good)
+    assert refused.value.reason is Reason.MempoolFull
+    pending = await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [good]))
+    assert [result.reason for result in pending.outcome.results] == [None]
     await verifier.close()
     core.store.close()
 

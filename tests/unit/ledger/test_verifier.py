@@ -20,7 +20,9 @@ from hypermesh import falcon
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.refusals import Reason
 from hypermesh.v1 import proofs_pb2
+from hypermesh_ledger import verifier
 from hypermesh_ledger.checks import NOT_SIGNED, Proof, Signature
+from hypermesh_ledger.turns import Busy
 from hypermesh_ledger.verifier import Verifier, VerifierLost, _frame, _Signing
 
 WRONG = proofs_pb2.TimeProof(iterations=DEMO.vdf_iterations, output=b"no form").SerializeToString()
@@ -85,6 +87,20 @@ async def test_without_a_thread_nothing_is_judged_and_the_next_may_have_one(monk
         with pytest.raises(VerifierLost, match="no more threads"):
             await signing.ask([Signature(b"", b"", b"", b"", b"")])
     assert await signing.ask([Signature(b"", b"", b"", b"", b"")]) == [(Reason.BadSignature, NOT_SIGNED)]
+    signing.close()
+
+
+async def test_no_more_signatures_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes away does not make room before the thread has done with what was asked."""
+    monkeypatch.setattr(verifier, "SIGNATURES", 3)
+    signing, spoilt = _Signing(), Signature(b"", b"", b"", b"", b"")
+    first = signing.ask([spoilt] * 2)
+    signing.ask([spoilt]).cancel()
+    with pytest.raises(Busy):
+        await signing.ask([spoilt])
+    assert len(await first) == 2
+    signing.close()
+    assert len(await signing.ask([spoilt] * 3)) == 3
     signing.close()
 
 
