@@ -30,15 +30,14 @@ FINAL = ("LeaseExpired", "NoAssetFits", "Released")
 def install(story: Story, target: Target) -> None:
     """Image into the nodes, chart into the cluster, and wait until every part says it is healthy.
 
-    What was set before stays, such as a number of validators, but for the removal that a clean-up may have left.
+    Of what was set before only the number of validators stays: a ledger does not shrink.
     """
     target.provide_image(story)
     story.run(
         "install the chart",
         [
             "helm", "upgrade", "--install", "hypermesh", str(ROOT / "charts" / "hypermesh"),
-            "--namespace", NAMESPACE, "--create-namespace",
-            "--reset-then-reuse-values", "--set", "agent.removal=false", *target.helm_values(),
+            "--namespace", NAMESPACE, "--create-namespace", *_validators(story, target), *target.helm_values(),
         ],
         env=target.env,
     )  # fmt: skip
@@ -49,6 +48,13 @@ def install(story: Story, target: Target) -> None:
         show=True,
     )
     target.open_route(story)
+
+
+def _validators(story: Story, target: Target) -> list[str]:
+    """The number there is, when the ledger has grown."""
+    asked = ["get", "statefulset", "hypermesh-ledger", "--ignore-not-found", "-o", "jsonpath={.spec.replicas}"]
+    number = story.output(["kubectl", "-n", NAMESPACE, *asked], env=target.env).strip()
+    return ["--set", f"ledger.validators={number}"] if number not in ("", "0", "1") else []
 
 
 def watch_allocation(story: Story, target: Target, name: str) -> str:

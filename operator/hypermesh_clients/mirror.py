@@ -27,6 +27,8 @@ SILENCE_S: Final = 5.0
 """The ledger sends a marker every second; after this much silence the connection is given up."""
 HALTED_S: Final = 10.0
 """A ledger without a new block for this long (idle, it makes one every 3 s) commits nothing, whatever it answers."""
+CATCH_UP_S: Final = 10.0
+"""How long a ledger of the same chain may be behind what is known here, until it is taken for a restored one."""
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -123,6 +125,7 @@ class Mirror:
         self._heard: float | None = None
         self._moved: float | None = None
         self._last_height = 0
+        self._behind_since: float | None = None
         self.synced = asyncio.Event()
         """Set once the first whole copy is there, and then for ever; `age` says how fresh it is."""
 
@@ -259,7 +262,7 @@ class Mirror:
     async def _follow(self) -> None:
         """One connection, until it breaks."""
         fresh, snapshot = View(), list[ledger_pb2.Change]()
-        swapped = False
+        complete = swapped = False
         async with aclosing(self._client.watch(self._node)) as stream:
             while True:
                 changes = await _next(stream)
@@ -268,21 +271,31 @@ class Mirror:
                     if swapped:
                         self._view.apply(change)
                         self._tell(change)
-                    elif change.WhichOneof("record") == "synced":
-                        self._swap(fresh, [*snapshot, change])
-                        swapped, snapshot = True, []
-                    else:
-                        fresh.apply(change)
-                        snapshot.append(change)
+                        continue
+                    complete = complete or change.WhichOneof("record") == "synced"
+                    fresh.apply(change)
+                    snapshot.append(change)
+                if complete and not swapped and not self._behind(fresh):
+                    self._swap(fresh, snapshot)
+                    swapped, snapshot = True, []
                 if swapped and self.height != self._last_height:
                     self._last_height, self._moved = self.height, time.monotonic()
                 self._wake()
+
+    def _behind(self, fresh: View) -> bool:
+        """Whether this ledger is to catch up first: else what it has not heard of yet would be gone for a moment."""
+        if fresh.chain_id != self._view.chain_id or fresh.height >= self._view.height:
+            self._behind_since = None
+            return False
+        if self._behind_since is None:
+            self._behind_since = time.monotonic()
+        return time.monotonic() - self._behind_since < CATCH_UP_S
 
     def _swap(self, fresh: View, snapshot: list[ledger_pb2.Change]) -> None:
         gone = self._view.allocations.keys() - fresh.allocations.keys()
         before = self._view
         if fresh.chain_id == before.chain_id and fresh.height < before.height:
-            text = "chain %s went back from height %d to %d: this ledger is behind another, or restored from a backup"
+            text = "chain %s went back from height %d to %d: this ledger is far behind, or restored from a backup"
             _log.warning(text, fresh.chain_id, before.height, fresh.height)
         self._view = fresh
         for change in snapshot:

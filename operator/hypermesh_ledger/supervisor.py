@@ -31,6 +31,8 @@ STALL_S: Final = 30.0
 ledger with peers: only while one of them is ahead. Else the whole chain stands, as with two of four gone, and no
 restart helps."""
 STOP_S: Final = 5.0
+TOGETHER_S: Final = 0.2
+"""When the application dies CometBFT ends too, and may be noticed first; the application's end tells more."""
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 LEAST_FREE_BYTES: Final = 32 << 20
 """With less space than this the two processes can't be expected to work."""
@@ -114,9 +116,11 @@ class Supervisor:
                 asyncio.create_task(self._stalls(heartbeat)),
             ]
             try:
-                done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(watched[:2], timeout=TOGETHER_S)
+                for task in watched:
+                    if task.done():
+                        task.result()
             finally:
                 for task in watched:
                     task.cancel()

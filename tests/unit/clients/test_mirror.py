@@ -11,7 +11,8 @@ import pytest
 
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_clients import mirror as mirror_module
-from hypermesh_clients.mirror import HALTED_S, Mirror, View
+from hypermesh_clients.ledger import LedgerUnavailable
+from hypermesh_clients.mirror import CATCH_UP_S, HALTED_S, Mirror, View
 
 WORK, SPACE = proofs_pb2.PROOF_KIND_WORK, proofs_pb2.PROOF_KIND_SPACE
 
@@ -71,3 +72,68 @@ async def test_markers_of_one_height_do_not_hide_a_halt(monkeypatch: pytest.Monk
     assert "no block for" in str(mirror.problem())
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+class Ledgers:
+    """One connection after another; each ends when it has said all, the last one stays."""
+
+    def __init__(self, *connections: list[ledger_pb2.Changes]) -> None:
+        self._connections = list(connections)
+
+    async def watch(self, node: bytes) -> AsyncGenerator[ledger_pb2.Changes, None]:
+        batches = self._connections.pop(0)
+        for batch in batches:
+            yield batch
+            await asyncio.sleep(0)
+        if not self._connections:
+            await asyncio.Event().wait()
+        raise LedgerUnavailable("gone")
+
+
+def at(height: int, *more: ledger_pb2.Change, chain: str = "c") -> ledger_pb2.Changes:
+    """All that a ledger holds at a height."""
+    status = ledger_pb2.StatusResponse(chain_id=chain, height=height)
+    return ledger_pb2.Changes(
+        changes=[ledger_pb2.Change(status=status), *more, ledger_pb2.Change(synced=True)],
+    )
+
+
+def block(height: int, *more: ledger_pb2.Change) -> ledger_pb2.Changes:
+    return ledger_pb2.Changes(changes=[*more, ledger_pb2.Change(block=ledger_pb2.Block(height=height))])
+
+
+GRANTED = ledger_pb2.Change(allocation=ledger_pb2.AllocationRecord(allocation_id=b"a" * 32))
+
+
+async def heard_by(mirror: Mirror, height: int) -> list[ledger_pb2.Change]:
+    """What a follower is told until the mirror is there."""
+    told: list[ledger_pb2.Change] = []
+    mirror.subscribe(told.append)
+    following = asyncio.create_task(mirror.run())
+    await mirror.wait_until(lambda: mirror.height == height, 10)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    return told
+
+
+async def test_what_was_granted_is_not_gone_while_another_ledger_of_the_chain_catches_up() -> None:
+    behind = [at(7), block(8), block(9, GRANTED), block(10)]
+    mirror = Mirror(Ledgers([at(9, GRANTED)], behind))  # type: ignore[arg-type]
+    told = await heard_by(mirror, 10)
+    assert not [each for each in told if each.WhichOneof("record") == "allocation_gone"]
+    assert set(mirror.allocations) == {b"a" * 32}
+
+
+async def test_a_ledger_that_stays_behind_is_a_restored_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(100.0, CATCH_UP_S / 2)
+    monkeypatch.setattr(mirror_module, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    mirror = Mirror(Ledgers([at(9, GRANTED)], [at(7), *(block(7) for _ in range(10)), block(8)]))  # type: ignore[arg-type]
+    told = await heard_by(mirror, 8)
+    assert [each.allocation_gone for each in told if each.WhichOneof("record") == "allocation_gone"] == [b"a" * 32]
+    assert not mirror.allocations
+
+
+async def test_another_chain_is_believed_at_once() -> None:
+    mirror = Mirror(Ledgers([at(9, GRANTED)], [at(2, chain="d")]))  # type: ignore[arg-type]
+    await heard_by(mirror, 2)
+    assert not mirror.allocations
