@@ -289,14 +289,12 @@ class Mirror:
             return False
         if self._behind_since is None:
             self._behind_since = time.monotonic()
+            text = "chain %s went back from height %d to %d: this ledger is behind another, or restored from a backup"
+            _log.warning(text, fresh.chain_id, self._view.height, fresh.height)
         return time.monotonic() - self._behind_since < CATCH_UP_S
 
     def _swap(self, fresh: View, snapshot: list[ledger_pb2.Change]) -> None:
         gone = self._view.allocations.keys() - fresh.allocations.keys()
-        before = self._view
-        if fresh.chain_id == before.chain_id and fresh.height < before.height:
-            text = "chain %s went back from height %d to %d: this ledger is far behind, or restored from a backup"
-            _log.warning(text, fresh.chain_id, before.height, fresh.height)
         self._view = fresh
         for change in snapshot:
             self._tell(change)
