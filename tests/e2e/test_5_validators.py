@@ -1,7 +1,8 @@
 """`helm upgrade --set ledger.validators=4` of an installation that is in use: four validators, and the same chain.
 
-Beside the growing ledger a tenant's bytes are read, a pause of seconds allowed, and Allocations are asked for: each becomes Ready. Afterwards one
-validator, the one that began the chain, stands still and isn't missed. There is no way back to one.
+Beside the growing ledger a tenant's bytes are read, a pause of seconds allowed, and Allocations are asked for: each
+becomes Ready. Afterwards one validator, the one that began the chain, stands still and isn't missed. There is no way
+back to one.
 """
 
 from __future__ import annotations
