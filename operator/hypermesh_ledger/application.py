@@ -74,6 +74,7 @@ class Progress:
         self._moved: float | None = None
         self.peers: Peers | None = None
         self.restore: fetching.Steps | None = None
+        self._level = False
 
     def begin(self, core: Core, *, restores: bool = False) -> None:
         """The blocks that are there already say nothing about whether CometBFT makes more."""
@@ -100,16 +101,21 @@ class Progress:
             return f"fetching a snapshot of the state from a peer: {self._core.applied} parts so far"
         if self._moved is None:
             return f"no block yet since the start at height {self.height}"
-        if self.peers is not None and self.behind():
+        if self.peers is not None and self._catching_up(self.peers.best):
             return f"catching up: at height {self.height}, a peer is at {self.peers.best}"
         silent = time.monotonic() - self._moved
         return f"no block for {silent:.0f} s{self._company()}" if silent > SILENT_S else None
+
+    def _catching_up(self, best: int) -> bool:
+        """Once level with its peers a ledger may fall somewhat behind; before, clients would see what was long ago."""
+        self._level = self._level or 0 < best <= self.height
+        return self.height < (best - BEHIND_BLOCKS if self._level else best)
 
     def _company(self) -> str:
         return "" if self.peers is None else f"; {self.peers.answering} of {self.peers.count} peers answer"
 
     def behind(self) -> bool:
-        """Whether a peer has many blocks that are not here yet."""
+        """Whether a peer has many blocks that are not here yet: no time to be a candidate."""
         return self.peers is not None and self.peers.best > self.height + BEHIND_BLOCKS
 
     def heartbeat(self) -> bytes:

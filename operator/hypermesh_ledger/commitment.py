@@ -6,8 +6,12 @@
     app hash = the tree of stores, which has one leaf: ("ledger", store root)
 
 The second leaf of a bucket lists its keys, so that absence can be shown too. A block touches 17 hashes a changed
-bucket; the nodes stay in memory (8 MiB), only leaf hashes of used buckets are stored. What is hashed for each operation
-is compiled (hypermesh_native); the same once more in Python, as the tests' reference: tests/unit/ledger/commitments.py.
+bucket; the nodes stay in memory (8 MiB). Of each used bucket one row is stored, all that a block needs of it:
+
+    row     = both leaves' hashes (64 bytes) | value of the second leaf
+
+What is hashed for each operation is compiled (hypermesh_native); the same once more in Python, as the tests' reference:
+tests/unit/ledger/commitments.py.
 """
 
 from __future__ import annotations
@@ -16,9 +20,9 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from hypermesh_native import Changes, Tree, Update, bucket_leaves, leaf, tree_root
+from hypermesh_native import Changes, Tree, Update, bucket_row, leaf, row_entries, tree_root
 
-__all__ = ["Tree", "Update", "bucket_leaves", "leaf", "tree_root"]
+__all__ = ["Tree", "Update", "bucket_row", "leaf", "row_entries", "tree_root"]
 
 STORE_NAME: Final = b"ledger"
 BUCKETS: Final = 1 << 16
@@ -28,8 +32,8 @@ LISTING: Final = b"\0B"
 
 Entries = list[tuple[bytes, bytes]]
 """Keys of one bucket with the SHA-256 of their values, in the order of the keys."""
-Rows = list[tuple[bytes, bytes]]
-"""Entries of several buckets, each key behind its bucket's two bytes."""
+PAIR: Final = 64
+"""How much of a row are the leaves."""
 
 
 def bucket_of(key: bytes) -> bytes:
@@ -53,11 +57,11 @@ def listing(entries: Entries) -> bytes:
 
 
 def bucket_changes(
-    writes: dict[bytes, bytes | None], held: Callable[[Sequence[bytes]], Rows]
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes | None]]:
-    """From a block's writes: new leaves by bucket, and new value hashes by bucket + key (None: deleted).
+    writes: dict[bytes, bytes | None], held: Callable[[Sequence[bytes]], Sequence[bytes]]
+) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """From a block's writes: new rows by bucket, and the keys written there, each behind its bucket.
 
-    held(buckets) gives what these buckets held before.
+    held(buckets) gives these buckets' rows, no bytes for one that has none.
     """
     changes = Changes(writes)
     return changes.settle(held(changes.buckets))

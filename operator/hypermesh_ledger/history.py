@@ -10,13 +10,13 @@ block without a gap; rows that do not (an older program has committed since) are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment
-from hypermesh_ledger.commitment import Entries, Rows, Tree
+from hypermesh_ledger import commitment, rows
+from hypermesh_ledger.commitment import Entries, Tree
 from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.merkle import Proof, prove_absent, prove_present
 
@@ -33,15 +33,18 @@ Item = TypeVar("Item")
 
 
 def undo_of(
-    transaction: Any, state: Any, tree: Any, hashes: Iterable[bytes], buckets: Iterable[bytes]
+    value: Callable[[bytes], bytes | None], changed: Iterable[bytes], rows: Mapping[bytes, bytes]
 ) -> ledger_pb2.Undo:
-    """The row of a block, read before it is written. hashes: bucket + key of all it changes."""
-    row = ledger_pb2.Undo()
-    for key in hashes:
-        row.values.add(key=key, value=transaction.get(key[2:], db=state) or b"")
-    for bucket in buckets:
-        row.leaves.add(key=bucket, value=transaction.get(bucket, db=tree) or b"")
-    return row
+    """The row of a block, made before it is written.
+
+    value reads the state; changed: bucket + key of all that is written; rows: those of the buckets, as they were.
+    """
+    undo = ledger_pb2.Undo()
+    for key in changed:
+        undo.values.add(key=key, value=value(key[2:]) or b"")
+    for bucket, row in rows.items():
+        undo.leaves.add(key=bucket, value=row[: commitment.PAIR])
+    return undo
 
 
 def prune(transaction: Any, history: Any, head: int) -> None:
@@ -69,9 +72,9 @@ class Past:
     """The state at one height, readable between `__enter__` and `__exit__`, both in the same thread."""
 
     def __init__(self, environment: Any, databases: tuple[Any, Any, Any], tree: Tree, height: int, head: int) -> None:
-        """databases: state, hashes, history. tree: a copy of the state's tree at height `head`, the newest."""
+        """databases: state, rows, history. tree: a copy of the state's tree at height `head`, the newest."""
         self._environment = environment
-        self._state, self._hashes, self._history = databases
+        self._state, self._rows, self._history = databases
         self._tree = tree
         self._head = head
         self._rewound = False
@@ -121,13 +124,7 @@ class Past:
             self._set_back(leaves)
             self._rewound = True
         low = int.from_bytes(first, "big")
-        with self._transaction.cursor(self._hashes) as cursor:
-            names = set()
-            if cursor.set_range(first):
-                for name, _ in cursor:
-                    if int.from_bytes(name[:2], "big") >= low + buckets:
-                        break
-                    names.add(name[2:])
+        names = set(rows.names(self._transaction, self._rows, low, low + buckets))
         names |= {key for key in self._olds if low <= int.from_bytes(commitment.bucket_of(key), "big") < low + buckets}
         values = ((key, self._value(key, self._olds)) for key in sorted(names))
         return [(key, value) for key, value in values if value], self._tree.aunts(low // buckets, parts)
@@ -137,7 +134,8 @@ class Past:
         leaves: dict[bytes, bytes] = {}
         self._olds = self._changed(bucket, leaves)
         self._set_back(leaves)
-        held = {name[2:]: hashed for name, hashed in read_buckets(self._transaction, self._hashes, [bucket])}
+        (row,) = rows.read(self._transaction, self._rows, [bucket])
+        held = dict(commitment.row_entries(row))
         for key, value in self._olds.items():
             held.pop(key, None)
             if value:
@@ -183,21 +181,8 @@ class Past:
                     for some in self._paced(undo.leaves):
                         for entry in some:
                             if entry.key not in leaves:
-                                leaves[entry.key] = entry.value or commitment.bucket_leaves(entry.key, [])
+                                leaves[entry.key] = entry.value or commitment.bucket_row(entry.key, [])
         return values
-
-
-def read_buckets(transaction: Any, hashes: Any, buckets: Iterable[bytes]) -> Rows:
-    """What these buckets hold in the newest state."""
-    found: Rows = []
-    with transaction.cursor(hashes) as cursor:
-        for bucket in buckets:
-            if cursor.set_range(bucket):
-                for row in cursor:
-                    if not row[0].startswith(bucket):
-                        break
-                    found.append(row)
-    return found
 
 
 def check_kept(height: int, lowest: int, newest: int) -> None:

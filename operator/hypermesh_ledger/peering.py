@@ -116,6 +116,7 @@ class Peers:
         began = told = loop.time()
         while True:
             answers = await self._ask()
+            self.best = max((each.height for each in answers.values()), default=0)
             _remember(answers)
             founder = self._plan.founder
             step = decide(own, answers, len(self._clients), founder, loop.time() - began)

@@ -21,8 +21,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, merkle
-from hypermesh_ledger.commitment import Entries
+from hypermesh_ledger import commitment, merkle, rows
 from hypermesh_ledger.history import Past
 
 FORMAT: Final = 1
@@ -53,8 +52,8 @@ class Chunk:
     """A chunk that belongs to the state."""
 
     entries: dict[bytes, bytes]
-    leaves: dict[bytes, bytes]
-    """Tree leaves by bucket, of those that hold something."""
+    rows: dict[bytes, bytes]
+    """By bucket, of those that hold something."""
 
 
 def chunks_for(database_bytes: int) -> int:
@@ -86,21 +85,15 @@ def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
     entries = {entry.key: entry.value for entry in message.entries}
     buckets = commitment.BUCKETS // chunks
     low = index * buckets
-    held: dict[bytes, Entries] = {}
-    for key, value in sorted(entries.items()):
-        if not 0 < len(key) < 128 or not value:
-            raise ChunkRefused(f"chunk {index} has an entry that no state has")
-        held.setdefault(commitment.bucket_of(key), []).append((key, commitment.value_hash(value)))
+    if any(not 0 < len(key) < 128 or not value for key, value in entries.items()):
+        raise ChunkRefused(f"chunk {index} has an entry that no state has")
+    held = rows.of_entries(entries)
     hashes: list[bytes] = []
-    leaves: dict[bytes, bytes] = {}
     for number in range(low, low + buckets):
         bucket = number.to_bytes(2, "big")
-        found = held.pop(bucket, [])
-        pair = commitment.bucket_leaves(bucket, found)
-        hashes += (pair[:32], pair[32:])
-        if found:
-            leaves[bucket] = pair
-    if held or len(entries) != len(message.entries):
+        row = held.get(bucket) or commitment.bucket_row(bucket, [])
+        hashes += (row[: commitment.PAIR // 2], row[commitment.PAIR // 2 : commitment.PAIR])
+    if len(entries) != len(message.entries) or any(not low <= int.from_bytes(it, "big") < low + buckets for it in held):
         raise ChunkRefused(f"chunk {index} has entries of another chunk, or one of them twice")
     try:
         root = merkle.climb(commitment.tree_root(hashes), chunks, index, message.aunts)
@@ -108,7 +101,7 @@ def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
         raise ChunkRefused(f"chunk {index}: {error}") from error
     if commitment.leaf(commitment.STORE_NAME, commitment.value_hash(root)) != app_hash:
         raise ChunkRefused(f"chunk {index} is not of the state with app hash {app_hash.hex()}")
-    return Chunk(entries, leaves)
+    return Chunk(entries, held)
 
 
 class Snapshots:

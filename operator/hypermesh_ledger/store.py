@@ -13,9 +13,8 @@ again at the start when another program, or a restore, has written the state wit
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ import lmdb
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, history, keys, mapped, outcomes
+from hypermesh_ledger import commitment, history, keys, mapped, outcomes, rows
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
@@ -42,7 +41,8 @@ class Prepared:
 
     head: ledger_pb2.Block
     writes: Writes
-    hashes: dict[bytes, bytes | None]
+    undo: ledger_pb2.Undo
+    rows: dict[bytes, bytes]
     update: commitment.Update
 
 
@@ -148,30 +148,25 @@ class Store:
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=6, max_readers=1024, subdir=True)
+            self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=8, max_readers=1024, subdir=True)
             self._meta = self._environment.open_db(b"meta")
             self._state = self._environment.open_db(b"state")
-            self._hashes = self._environment.open_db(b"hashes")
-            self._tree = self._environment.open_db(b"tree")
+            self._rows = self._environment.open_db(b"rows")
             self._history = self._environment.open_db(b"history")
             self._outcomes = self._environment.open_db(b"outcomes")
+            rows.take_over(self._environment, self._rows)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("open", error) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
         if head is None:
-            self._drop(
-                self._state, self._hashes, self._tree, self._history, self._outcomes
-            )  # of a restore that did not end
+            self._drop(self._state, self._rows, self._history, self._outcomes)  # of a restore that did not end
         self._root = self._read_tree()
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         self._drop_broken_history()
         self._derive()
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
-            text = f"The state in {directory} is damaged (its tree does not give its app hash)."
-            raise StoreUnusable(
-                f"{text} Restore a backup of the whole --home: old blocks are pruned, so they can't be replayed."
-            )
+            raise self._damaged("its tree does not give its app hash")
 
     @property
     def head(self) -> ledger_pb2.Block:
@@ -179,14 +174,26 @@ class Store:
         return self.snapshot.head
 
     def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
-        """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
-        with self._environment.begin() as transaction:
-            read = partial(history.read_buckets, transaction, self._hashes)
-            hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
-            leaves, hashes = commitment.bucket_changes(hashed, read)
-        update = self._root.update(leaves)
+        """Compute what committing would do. Writes that change nothing leave the app hash unchanged.
+
+        Raises StoreUnusable for a state that is damaged where these writes go.
+        """
+        hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
+        before: dict[bytes, bytes] = {}
+
+        def held(buckets: Sequence[bytes]) -> Sequence[bytes]:
+            with self._environment.begin() as transaction:
+                before.update(zip(buckets, rows.read(transaction, self._rows, buckets), strict=True))
+            return list(before.values())
+
+        try:
+            after, changed = commitment.bucket_changes(hashed, held)
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        undo = history.undo_of(self.snapshot.get, changed, {bucket: before[bucket] for bucket in after})
+        update = self._root.update(after)
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
-        return Prepared(head, writes, hashes, update)
+        return Prepared(head, writes, undo, after, update)
 
     def commit(self, prepared: Prepared, outcome_row: bytes = b"") -> None:
         """Make it durable, with the block's row of outcomes unless that is empty.
@@ -196,16 +203,13 @@ class Store:
         try:
             self._environment.reader_check()  # a backup that was killed would keep every page of its height for ever
             with self._environment.begin(write=True) as transaction:
-                changed, buckets = prepared.hashes, prepared.update.leaves
-                row = history.undo_of(transaction, self._state, self._tree, changed, buckets)
-                transaction.put(u64(prepared.head.height), row.SerializeToString(), db=self._history)
+                transaction.put(u64(prepared.head.height), prepared.undo.SerializeToString(), db=self._history)
                 history.prune(transaction, self._history, prepared.head.height)
                 if outcome_row:
                     transaction.put(u64(prepared.head.height), outcome_row, db=self._outcomes)
                 history.prune(transaction, self._outcomes, prepared.head.height)
                 _write(transaction, self._state, prepared.writes)
-                _write(transaction, self._hashes, prepared.hashes)
-                _write(transaction, self._tree, prepared.update.leaves)
+                _write(transaction, self._rows, prepared.rows)
                 transaction.put(_HEAD, prepared.head.SerializeToString(deterministic=True), db=self._meta)
                 transaction.put(_DERIVED, u64(prepared.head.height), db=self._meta)
         except (lmdb.Error, OSError) as error:
@@ -221,7 +225,7 @@ class Store:
 
     def past(self, height: int) -> history.Past:
         """The state at a height, to be entered in any one thread."""
-        databases = (self._state, self._hashes, self._history)
+        databases = (self._state, self._rows, self._history)
         return history.Past(self._environment, databases, self._root.copy(), height, self.head.height)
 
     def earliest(self) -> int:
@@ -241,16 +245,14 @@ class Store:
         """Empty a state without a height of what a restore has left. Raises StoreUnusable."""
         if self.head.height:
             raise ValueError(f"the state of height {self.head.height} is not to be wiped")
-        self._drop(self._state, self._hashes, self._tree, self._history, self._outcomes)
+        self._drop(self._state, self._rows, self._history, self._outcomes)
 
-    def restore(self, entries: Mapping[bytes, bytes], leaves: Mapping[bytes, bytes]) -> None:
-        """Write a part of a snapshot; nobody sees it before `adopt`. Raises StoreUnusable."""
-        hashes = {commitment.bucket_of(key) + key: commitment.value_hash(value) for key, value in entries.items()}
+    def restore(self, entries: Mapping[bytes, bytes], held: Mapping[bytes, bytes]) -> None:
+        """Write a part of a snapshot, and its buckets' rows; nobody sees it before `adopt`. Raises StoreUnusable."""
         try:
             with self._environment.begin(write=True) as transaction:
                 _write(transaction, self._state, entries)
-                _write(transaction, self._hashes, hashes)
-                _write(transaction, self._tree, leaves)
+                _write(transaction, self._rows, held)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("write", error) from error
 
@@ -271,7 +273,7 @@ class Store:
 
     def _read_tree(self) -> commitment.Tree:
         with self._environment.begin() as transaction:
-            return commitment.Tree(transaction.cursor(self._tree))
+            return commitment.Tree(transaction.cursor(self._rows))
 
     def _drop(self, *databases: Any) -> None:
         try:
@@ -314,6 +316,12 @@ class Store:
 
     def _read(self, head: ledger_pb2.Block) -> Snapshot:
         return Snapshot(self._environment, self._state, head)
+
+    def _damaged(self, how: str) -> StoreUnusable:
+        text = f"The state in {self._directory} is damaged ({how})."
+        return StoreUnusable(
+            f"{text} Restore a backup of the whole --home: old blocks are pruned, so they can't be replayed."
+        )
 
     def _unusable(self, deed: str, error: Exception) -> StoreUnusable:
         return StoreUnusable(

@@ -6,9 +6,19 @@ The compiled part is made from `src/` by `make native`, and is in no repository.
 from __future__ import annotations
 
 try:
-    from hypermesh_native._core import Changes, Signatures, Tree, Update, bucket_leaves, leaf, tree_root, verify
+    from hypermesh_native._core import (
+        Changes,
+        Signatures,
+        Tree,
+        Update,
+        bucket_row,
+        leaf,
+        row_entries,
+        tree_root,
+        verify,
+    )
 except ImportError as error:
     text = f"hypermesh_native's compiled part can't be loaded ({error}): build it with `make native`"
     raise ImportError(text) from error
 
-__all__ = ["Changes", "Signatures", "Tree", "Update", "bucket_leaves", "leaf", "tree_root", "verify"]
+__all__ = ["Changes", "Signatures", "Tree", "Update", "bucket_row", "leaf", "row_entries", "tree_root", "verify"]

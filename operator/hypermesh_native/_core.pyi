@@ -31,7 +31,7 @@ class Tree:
     """The store's tree, complete and in memory (8 MiB)."""
 
     def __init__(self, used: Iterable[tuple[bytes, bytes]]) -> None:
-        """used: (bucket, its 64 bytes of leaves) of every bucket that holds a key."""
+        """used: (bucket, its row or the leaves alone) of every bucket that holds a key."""
 
     def copy(self) -> Tree:
         """The same state, unmoved by what is applied to this one: microseconds; what changes is copied then."""
@@ -46,17 +46,15 @@ class Tree:
         n hashes (17). Raises IndexError.
         """
 
-    def update(self, leaves: dict[bytes, bytes]) -> Update:
-        """What changes when these buckets' leaves (64 bytes each) do; nothing changes before `apply`."""
+    def update(self, rows: dict[bytes, bytes]) -> Update:
+        """What changes when these buckets' rows do, or the leaves alone; nothing changes before `apply`."""
 
     def apply(self, update: Update) -> None:
         """Make an update of this tree's current state true."""
 
 class Update:
-    """The next state of a Tree: changed leaves by bucket (to store), changed nodes, and the app hash."""
+    """The next state of a Tree: changed nodes and the app hash."""
 
-    @property
-    def leaves(self) -> dict[bytes, bytes]: ...
     @property
     def app_hash(self) -> bytes: ...
 
@@ -68,14 +66,17 @@ class Changes:
     def buckets(self) -> list[bytes]:
         """Those that the writes touch, in order."""
 
-    def settle(self, held: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], dict[bytes, bytes | None]]:
-        """New leaves by bucket, and new value hashes by bucket + key (None: deleted), of the buckets that change.
+    def settle(self, held: Sequence[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """New rows of the buckets that change, by bucket, and all their written keys, each behind its bucket.
 
-        held: (bucket + key, value hash) of all that those buckets held before.
+        held: the rows of `buckets` before, one for each; no bytes for one that has none. Raises ValueError.
         """
 
-def bucket_leaves(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """64 bytes: both store leaves of a bucket. entries: (key, value hash) in the order of the keys."""
+def bucket_row(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Both leaves (64 bytes) and the listing. entries: (key, value hash) in the order of the keys."""
+
+def row_entries(row: bytes) -> list[tuple[bytes, bytes]]:
+    """What `bucket_row` was made of; nothing of no bytes. Raises ValueError for a damaged one."""
 
 def leaf(key: bytes, hashed: bytes) -> bytes:
     """`simple:v` leaf of a key, shorter than 128 bytes so that its length is one byte, and the hash of its value."""

@@ -25,7 +25,7 @@ async def apply_snapshot_chunk(core: Core, request: abci.RequestApplySnapshotChu
         chunk = await asyncio.to_thread(check_chunk, request.chunk, *asked)
     except ChunkRefused:
         return Answer(result=Answer.RETRY, refetch_chunks=[request.index], reject_senders=[request.sender])
-    core.store.restore(chunk.entries, chunk.leaves)
+    core.store.restore(chunk.entries, chunk.rows)
     restoring.applied.add(request.index)
     if len(restoring.applied) == restoring.chunks:
         core.store.adopt(ledger_pb2.Block(height=restoring.height, app_hash=restoring.app_hash))

@@ -1,17 +1,22 @@
-//! The two leaves of a bucket of the state, and what a block's writes make of them (see `hypermesh_ledger.commitment`).
+//! The rows of the state's buckets, and what a block's writes make of them (see `hypermesh_ledger.commitment`).
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
+/// Rows by bucket, and changed keys.
+type Settled<'py> = (Bound<'py, PyDict>, Bound<'py, PyList>);
 /// First two bytes of a key's hash, as a number.
 pub type Bucket = u16;
-/// Keys of one bucket with the hashes of their values, in the order of the keys.
-type Entries<'a> = BTreeMap<&'a [u8], Hash>;
+/// A key of a bucket with the hash of its value.
+type Entry<'a> = (&'a [u8], Hash);
+
+/// Of a row: what of it are the bucket's leaves. The listing follows.
+pub const PAIR: usize = 64;
 
 const LISTING: &[u8] = b"\0B";
 
@@ -42,17 +47,52 @@ fn root_of(hashes: &[Hash]) -> Hash {
     }
 }
 
-/// Both leaves of a bucket.
-pub fn leaves_of<'a>(bucket: Bucket, entries: impl IntoIterator<Item = (&'a [u8], Hash)>) -> [Hash; 2] {
-    let (mut hashes, mut listing) = (Vec::new(), Sha256::new_with_prefix(b"\x01"));
+/// A bucket's row: both its leaves and the listing that the second is of. Entries are in the order of their keys.
+pub fn row_of<'a>(bucket: Bucket, entries: impl IntoIterator<Item = Entry<'a>>) -> Vec<u8> {
+    let (mut hashes, mut row) = (Vec::new(), vec![0; PAIR]);
+    row.push(1);
     for (key, hashed) in entries {
         hashes.push(leaf_of(key, &hashed));
-        listing.update([key.len() as u8]);
-        listing.update(key);
-        listing.update(hashed);
+        row.push(key.len() as u8);
+        row.extend_from_slice(key);
+        row.extend_from_slice(&hashed);
     }
     let named = [LISTING, &bucket.to_be_bytes()].concat();
-    [leaf_of(b"", &sha256(&[&root_of(&hashes)])), leaf_of(&named, &listing.finalize().into())]
+    let leaves = [leaf_of(b"", &sha256(&[&root_of(&hashes)])), leaf_of(&named, &sha256(&[&row[PAIR..]]))];
+    row[..PAIR].copy_from_slice(leaves.as_flattened());
+    row
+}
+
+/// What a row lists, in the order of the keys; no entries for no row.
+fn entries_of(row: &[u8]) -> PyResult<Vec<Entry<'_>>> {
+    let damaged = || PyValueError::new_err(format!("a bucket's row of {} bytes is damaged", row.len()));
+    if row.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rest = row.get(PAIR..).and_then(|listing| listing.strip_prefix(&[1])).ok_or_else(damaged)?;
+    let mut found = Vec::with_capacity(rest.len() / 64);
+    while let [length, after @ ..] = rest {
+        let (key, after) = after.split_at_checked((*length).into()).ok_or_else(damaged)?;
+        let (hashed, after) = after.split_first_chunk().ok_or_else(damaged)?;
+        found.push((key, *hashed));
+        rest = after;
+    }
+    Ok(found)
+}
+
+/// What a bucket holds after some of its keys changed; both are in the order of their keys.
+fn merged<'a>(held: &[Entry<'a>], changes: &'a BTreeMap<Vec<u8>, Option<Hash>>) -> Vec<Entry<'a>> {
+    let mut after = Vec::with_capacity(held.len() + changes.len());
+    let mut held = held.iter().copied().peekable();
+    for (key, hashed) in changes {
+        while let Some(entry) = held.next_if(|(other, _)| *other < key.as_slice()) {
+            after.push(entry);
+        }
+        held.next_if(|(other, _)| *other == key.as_slice());
+        after.extend(hashed.map(|hashed| (key.as_slice(), hashed)));
+    }
+    after.extend(held);
+    after
 }
 
 fn check_key(key: &[u8]) -> PyResult<&[u8]> {
@@ -85,9 +125,9 @@ pub fn tree_root<'py>(py: Python<'py>, hashes: Vec<Bound<'py, PyBytes>>) -> PyRe
     Ok(PyBytes::new(py, &root_of(&hashes)))
 }
 
-/// 64 bytes: both leaves of a bucket that holds these entries, which are in the order of their keys.
+/// The row of a bucket that holds these entries, which are in the order of their keys. See `_core.pyi`.
 #[pyfunction]
-pub fn bucket_leaves<'py>(
+pub fn bucket_row<'py>(
     py: Python<'py>,
     bucket: &[u8],
     entries: Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>,
@@ -96,7 +136,14 @@ pub fn bucket_leaves<'py>(
         .iter()
         .map(|(key, hashed)| Ok((check_key(key.as_bytes())?, hash(hashed.as_bytes())?)))
         .collect::<PyResult<Vec<_>>>()?;
-    Ok(PyBytes::new(py, leaves_of(self::bucket(bucket)?, entries).as_flattened()))
+    Ok(PyBytes::new(py, &row_of(self::bucket(bucket)?, entries)))
+}
+
+/// What a row lists. See `_core.pyi`.
+#[pyfunction]
+pub fn row_entries<'py>(py: Python<'py>, row: &[u8]) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    let entries = entries_of(row)?;
+    Ok(entries.iter().map(|(key, hashed)| (PyBytes::new(py, key), PyBytes::new(py, hashed))).collect())
 }
 
 /// A block's writes, by bucket. See `_core.pyi`.
@@ -124,39 +171,24 @@ impl Changes {
         self.changes.keys().map(|bucket| PyBytes::new(py, &bucket.to_be_bytes())).collect()
     }
 
-    fn settle<'py>(
-        &self,
-        py: Python<'py>,
-        held: Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>,
-    ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
-        let mut entries: BTreeMap<Bucket, Entries<'_>> = BTreeMap::new();
-        for (named, hashed) in &held {
-            let Some((name, key)) = named.as_bytes().split_at_checked(2) else {
-                return Err(PyValueError::new_err("an entry without a bucket"));
-            };
-            entries.entry(bucket(name)?).or_default().insert(check_key(key)?, hash(hashed.as_bytes())?);
+    fn settle<'py>(&self, py: Python<'py>, held: Vec<Bound<'py, PyBytes>>) -> PyResult<Settled<'py>> {
+        if held.len() != self.changes.len() {
+            let text = format!("{} rows for the changes of {} buckets", held.len(), self.changes.len());
+            return Err(PyValueError::new_err(text));
         }
-        let (leaves, hashes) = (PyDict::new(py), PyDict::new(py));
-        for (&bucket, changes) in &self.changes {
-            let mut after = entries.remove(&bucket).unwrap_or_default();
-            let mut changed = false;
-            for (key, hashed) in changes {
-                let before = match *hashed {
-                    Some(hashed) => after.insert(key, hashed),
-                    None => after.remove(key.as_slice()),
-                };
-                changed |= before != *hashed;
-            }
-            if !changed {
+        let (rows, keys) = (PyDict::new(py), PyList::empty(py));
+        for ((&bucket, changes), row) in self.changes.iter().zip(&held) {
+            let before = entries_of(row.as_bytes())?;
+            let after = merged(&before, changes);
+            if before == after {
                 continue;
             }
             let name = bucket.to_be_bytes();
-            leaves.set_item(PyBytes::new(py, &name), PyBytes::new(py, leaves_of(bucket, after).as_flattened()))?;
-            for (key, hashed) in changes {
-                let hashed = hashed.map(|hashed| PyBytes::new(py, &hashed));
-                hashes.set_item(PyBytes::new(py, &[&name, key.as_slice()].concat()), hashed)?;
+            rows.set_item(PyBytes::new(py, &name), PyBytes::new(py, &row_of(bucket, after)))?;
+            for key in changes.keys() {
+                keys.append(PyBytes::new(py, &[&name, key.as_slice()].concat()))?;
             }
         }
-        Ok((leaves, hashes))
+        Ok((rows, keys))
     }
 }

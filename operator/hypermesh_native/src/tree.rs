@@ -2,7 +2,7 @@
 //!
 //! Nodes lie in pages that copies share until one of them writes there: a copy is 1024 pointers.
 
-use crate::buckets::{bucket, inner, leaf_of, leaves_of, sha256, Bucket, Hash};
+use crate::buckets::{bucket, inner, leaf_of, row_of, sha256, Bucket, Hash, PAIR};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -61,18 +61,17 @@ fn app_hash(root: &Hash) -> Hash {
     leaf_of(STORE_NAME, &sha256(&[root]))
 }
 
-fn leaf_pair(leaves: &[u8]) -> PyResult<[Hash; 2]> {
-    match leaves.as_chunks() {
-        (&[left, right], []) => Ok([left, right]),
-        _ => Err(PyValueError::new_err(format!("leaves of {} bytes instead of 64", leaves.len()))),
+/// Both leaves of a row.
+fn leaves_of(row: &[u8]) -> PyResult<[Hash; 2]> {
+    match row.first_chunk::<PAIR>().map(|pair| pair.as_chunks()) {
+        Some((&[left, right], [])) => Ok([left, right]),
+        _ => Err(PyValueError::new_err(format!("leaves of {} bytes instead of 64", row.len()))),
     }
 }
 
 /// What changes when some buckets' leaves do. See `_core.pyi`.
 #[pyclass(frozen, module = "hypermesh_native")]
 pub struct Update {
-    #[pyo3(get)]
-    leaves: Py<PyDict>,
     #[pyo3(get)]
     app_hash: Py<PyBytes>,
     nodes: Vec<(usize, Hash)>,
@@ -94,11 +93,14 @@ impl Tree {
 impl Tree {
     #[new]
     fn new(py: Python<'_>, used: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut leaves: Vec<Hash> = (0..=Bucket::MAX).flat_map(|bucket| leaves_of(bucket, [])).collect();
+        let mut leaves: Vec<Hash> = Vec::with_capacity(LEAVES);
+        for bucket in 0..=Bucket::MAX {
+            leaves.extend(leaves_of(&row_of(bucket, []))?);
+        }
         for each in used.try_iter()? {
-            let (name, pair): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = each?.extract()?;
+            let (name, row): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = each?.extract()?;
             let index = 2 * usize::from(bucket(name.as_bytes())?);
-            leaves[index..index + 2].copy_from_slice(&leaf_pair(pair.as_bytes())?);
+            leaves[index..index + 2].copy_from_slice(&leaves_of(row.as_bytes())?);
         }
         let nodes = py.detach(|| Nodes::over(&leaves));
         Ok(Self { nodes: Mutex::new(nodes) })
@@ -123,21 +125,19 @@ impl Tree {
         Ok(way.map(|node| PyBytes::new(py, nodes.get(node ^ 1))).collect())
     }
 
-    fn update<'py>(&self, py: Python<'py>, leaves: &Bound<'py, PyDict>) -> PyResult<Update> {
+    fn update<'py>(&self, py: Python<'py>, rows: &Bound<'py, PyDict>) -> PyResult<Update> {
         let mut changed: BTreeMap<Bucket, [Hash; 2]> = BTreeMap::new();
-        for (name, pair) in leaves {
-            changed.insert(bucket(name.extract()?)?, leaf_pair(pair.extract()?)?);
+        for (name, row) in rows {
+            changed.insert(bucket(name.extract()?)?, leaves_of(row.extract()?)?);
         }
         let first = |bucket: Bucket| LEAVES + 2 * usize::from(bucket);
         let level =
             changed.into_iter().flat_map(|(bucket, [left, right])| [(first(bucket), left), (first(bucket) + 1, right)]);
-        // Before the lock: a new dict may run the garbage collector, and with it code that asks this tree.
-        let leaves = leaves.copy()?.unbind();
         let (nodes, level) = (self.nodes(), level.collect());
         let above = nodes.above(level);
         let root = above.last().map_or_else(|| nodes.get(1), |(_, root)| root);
         let app_hash = PyBytes::new(py, &app_hash(root)).unbind();
-        Ok(Update { leaves, app_hash, nodes: above })
+        Ok(Update { app_hash, nodes: above })
     }
 
     fn apply(&self, update: &Update) {

@@ -36,6 +36,11 @@ def bucket_leaves(bucket: bytes, entries: Entries) -> bytes:
     return leaf(b"", sha256(root).digest()) + leaf(LISTING + bucket, sha256(listing(entries)).digest())
 
 
+def bucket_row(bucket: bytes, entries: Entries) -> bytes:
+    """Both leaves, and what the second is of."""
+    return bucket_leaves(bucket, entries) + listing(entries)
+
+
 def listing(entries: Entries) -> bytes:
     """The value of a bucket's second leaf: all its keys and value hashes; what it does not name is not there."""
     return b"\x01" + b"".join(bytes([len(key)]) + key + hashed for key, hashed in entries)
@@ -56,11 +61,11 @@ class Tree:
     """The store's tree, complete and in memory: node 1 is the root, node i has children 2i and 2i+1."""
 
     def __init__(self, used: Iterable[tuple[bytes, bytes]]) -> None:
-        """used: (bucket, its 64 bytes of leaves) of every bucket that holds a key."""
+        """used: (bucket, its row) of every bucket that holds a key."""
         level = _empty_leaves()
-        for bucket, leaves in used:
+        for bucket, row in used:
             index = 2 * int.from_bytes(bucket, "big")
-            level[index], level[index + 1] = leaves[:_HASH], leaves[_HASH:]
+            level[index], level[index + 1] = row[:_HASH], row[_HASH : 2 * _HASH]
         levels = [level]
         while len(level) > 1:
             nodes = iter(level)
@@ -82,12 +87,12 @@ class Tree:
         """32 bytes."""
         return _app_hash(self._nodes[1])
 
-    def update(self, leaves: Mapping[bytes, bytes]) -> Update:
-        """What changes when these buckets' leaves do; nothing changes before `apply`."""
+    def update(self, rows: Mapping[bytes, bytes]) -> Update:
+        """What changes when these buckets' rows do; nothing changes before `apply`."""
         changed: dict[int, bytes] = {}
-        for bucket, pair in leaves.items():
+        for bucket, row in rows.items():
             index = LEAVES + 2 * int.from_bytes(bucket, "big")
-            changed[index], changed[index + 1] = pair[:_HASH], pair[_HASH:]
+            changed[index], changed[index + 1] = row[:_HASH], row[_HASH : 2 * _HASH]
         level = {index >> 1 for index in changed}
         nodes, known = self._nodes, changed.get
         while level and 0 not in level:
@@ -97,7 +102,7 @@ class Tree:
                 children = b"\1" + (known(left) or nodes[left]) + (known(right) or nodes[right])
                 changed[index] = sha256(children).digest()
             level = {index >> 1 for index in level}
-        return Update(dict(leaves), changed, _app_hash(known(1) or nodes[1]))
+        return Update(changed, _app_hash(known(1) or nodes[1]))
 
     def apply(self, update: Update) -> None:
         """Make an update of this tree's current state true."""
@@ -107,36 +112,35 @@ class Tree:
 
 
 class Update:
-    """The next state of a Tree: changed leaves by bucket (to store), changed nodes, and the app hash."""
+    """The next state of a Tree: changed nodes and the app hash."""
 
-    __slots__ = ("app_hash", "leaves", "nodes")
+    __slots__ = ("app_hash", "nodes")
 
-    def __init__(self, leaves: dict[bytes, bytes], nodes: dict[int, bytes], app_hash: bytes) -> None:
-        self.leaves = leaves
+    def __init__(self, nodes: dict[int, bytes], app_hash: bytes) -> None:
         self.nodes = nodes
         self.app_hash = app_hash
 
 
 def bucket_changes(
     writes: Mapping[bytes, bytes | None], entries: Callable[[bytes], Entries]
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes | None]]:
-    """From a block's writes: new leaves by bucket, and new value hashes by bucket + key (None: deleted).
+) -> tuple[dict[bytes, bytes], list[bytes]]:
+    """From a block's writes: new rows by bucket, and the keys written there, each behind its bucket.
 
     entries(bucket) gives what a bucket held before.
     """
     by_bucket: dict[bytes, dict[bytes, bytes | None]] = {}
-    for key, value in writes.items():
+    for key, value in sorted(writes.items()):
         hashed = None if value is None else sha256(value).digest()
         by_bucket.setdefault(bucket_of(key), {})[key] = hashed
-    leaves: dict[bytes, bytes] = {}
-    hashes: dict[bytes, bytes | None] = {}
-    for bucket, changes in by_bucket.items():
+    rows: dict[bytes, bytes] = {}
+    changed: list[bytes] = []
+    for bucket, changes in sorted(by_bucket.items()):
         before = dict(entries(bucket))
         after = {key: value for key, value in (before | changes).items() if value is not None}
         if after != before:
-            leaves[bucket] = bucket_leaves(bucket, sorted(after.items()))
-            hashes |= {bucket + key: value for key, value in changes.items()}
-    return leaves, hashes
+            rows[bucket] = bucket_row(bucket, sorted(after.items()))
+            changed += (bucket + key for key in changes)
+    return rows, changed
 
 
 def _empty_leaves() -> list[bytes]:

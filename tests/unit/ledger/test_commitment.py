@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermesh_ledger import commitment
-from hypermesh_ledger.commitment import Entries, Rows
+from hypermesh_ledger.commitment import Entries
 
 from . import commitments as reference
 
@@ -40,15 +40,16 @@ class Both:
     def held(self, bucket: bytes) -> Entries:
         return sorted((key, hashed) for key, hashed in self.entries.items() if reference.bucket_of(key) == bucket)
 
-    def rows(self, buckets: Sequence[bytes]) -> Rows:
-        return [(bucket + key, hashed) for bucket in buckets for key, hashed in self.held(bucket)]
+    def rows(self, buckets: Sequence[bytes]) -> list[bytes]:
+        held = [(bucket, self.held(bucket)) for bucket in buckets]
+        return [reference.bucket_row(bucket, entries) if entries else b"" for bucket, entries in held]
 
     def block(self, writes: dict[bytes, bytes | None]) -> None:
         ours = commitment.bucket_changes(writes, self.rows)
         theirs = reference.bucket_changes(writes, self.held)
         assert ours == theirs
         one, other = self.ours.update(ours[0]), self.theirs.update(theirs[0])
-        assert (one.app_hash, one.leaves) == (other.app_hash, other.leaves)
+        assert one.app_hash == other.app_hash
         before = self.ours.app_hash
         assert before == self.theirs.app_hash
         self.ours.apply(one)
@@ -59,9 +60,9 @@ class Both:
             if value is not None:
                 self.entries[key] = sha256(value).digest()
 
-    def leaves(self) -> dict[bytes, bytes]:
+    def used(self) -> dict[bytes, bytes]:
         buckets = {reference.bucket_of(key) for key in self.entries}
-        return {bucket: reference.bucket_leaves(bucket, self.held(bucket)) for bucket in buckets}
+        return {bucket: reference.bucket_row(bucket, self.held(bucket)) for bucket in buckets}
 
 
 KEYS = st.one_of(st.sampled_from(in_one_bucket(6)), st.binary(min_size=1, max_size=127))
@@ -74,7 +75,7 @@ def test_blocks_have_the_references_app_hashes(blocks: list[dict[bytes, bytes | 
     state = Both()
     for writes in blocks:
         state.block(writes)
-    built = commitment.Tree(state.leaves().items())
+    built = commitment.Tree(state.used().items())
     assert built.app_hash == state.ours.app_hash
     for index in (0, 1, commitment.LEAVES - 1, 2 * int.from_bytes(reference.bucket_of(b"k"), "big")):
         assert built.aunts(index) == state.ours.aunts(index) == state.theirs.aunts(index)
@@ -100,9 +101,11 @@ def test_large_blocks_have_the_references_app_hashes() -> None:
         st.tuples(st.binary(max_size=255), st.binary(min_size=32, max_size=32)), max_size=40, unique_by=lambda e: e[0]
     )
 )
-def test_buckets_have_the_references_leaves(entries: Entries) -> None:
+def test_buckets_have_the_references_rows(entries: Entries) -> None:
     entries.sort()
-    assert commitment.bucket_leaves(b"ab", entries) == reference.bucket_leaves(b"ab", entries)
+    row = commitment.bucket_row(b"ab", entries)
+    assert row == reference.bucket_row(b"ab", entries)
+    assert commitment.row_entries(row) == entries
     leaves = [reference.leaf(key, hashed) for key, hashed in entries]
     assert [commitment.leaf(key, hashed) for key, hashed in entries] == leaves
     assert commitment.tree_root(leaves) == reference.tree_root(leaves)
@@ -121,10 +124,9 @@ def test_a_copy_is_not_moved_and_moves_nothing() -> None:
 
 def test_an_update_changes_nothing_before_it_is_applied() -> None:
     tree = commitment.Tree(())
-    before, leaves = tree.app_hash, {b"ab": b"y" * 64}
-    update = tree.update(leaves)
-    leaves.clear()
-    assert (tree.app_hash, update.leaves) == (before, {b"ab": b"y" * 64})
+    before = tree.app_hash
+    update = tree.update({b"ab": b"y" * 64})
+    assert tree.app_hash == before != update.app_hash
     assert tree.update({}).app_hash == before
 
 
@@ -168,7 +170,27 @@ def test_what_is_no_hash_bucket_or_key_is_told() -> None:
         commitment.leaf(bytes(256), bytes(32))
     with pytest.raises(ValueError, match="a bucket of 3 bytes"):
         commitment.Tree([(b"abc", bytes(64))])
-    with pytest.raises(ValueError, match="leaves of 65 bytes"):
-        commitment.Tree(()).update({b"ab": bytes(65)})
+    with pytest.raises(ValueError, match="leaves of 63 bytes"):
+        commitment.Tree(()).update({b"ab": bytes(63)})
+    with pytest.raises(ValueError, match="2 rows for the changes of 1 buckets"):
+        commitment.bucket_changes({b"k": b"v"}, lambda _: [b"", b""])
     with pytest.raises(TypeError):
         commitment.bucket_changes({b"k": "v"}, lambda _: [])  # type: ignore[dict-item]
+
+
+@given(st.integers(0, 200), st.binary(max_size=3))
+def test_damaged_rows_are_told(length: int, more: bytes) -> None:
+    entries = [(b"a/1", bytes(32)), (b"a/22", bytes(32))]
+    row = commitment.bucket_row(b"ab", entries)
+    whole = {64 + 1: [], 64 + 1 + 36: entries[:1], len(row): entries}
+    if 0 < length < len(row) and length not in whole:
+        with pytest.raises(ValueError, match="is damaged"):
+            commitment.row_entries(row[:length])
+    elif length in whole:
+        assert commitment.row_entries(row[:length]) == whole[length]
+    if more:
+        with pytest.raises(ValueError, match="is damaged"):
+            commitment.row_entries(row + bytes([200]) + more)
+    with pytest.raises(ValueError, match="is damaged"):
+        commitment.row_entries(row[:64] + b"\2" + row[65:])
+    assert commitment.row_entries(b"") == []

@@ -80,10 +80,28 @@ def test_with_peers_the_heartbeat_tells_whose_fault_a_stop_is() -> None:
     head.height = 8
     assert progress.heartbeat() == b"8 0\n"
     assert progress.check() is None
+    peers.best = 8
+    assert progress.check() is None
+    peers.best = 8 + BEHIND_BLOCKS
+    assert progress.check() is None
     peers.best = 9 + BEHIND_BLOCKS
     assert progress.heartbeat() == f"8 {peers.best}\n".encode()
     assert "catching up: at height 8" in (progress.check() or "")
     assert progress.behind()
+
+
+def test_who_joins_is_ready_when_it_is_level_with_its_peers() -> None:
+    """A client that was moved to it sooner would see what was long ago."""
+    head, peers = SimpleNamespace(height=0), SimpleNamespace(best=9)
+    progress = Progress()
+    progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
+    progress.peers = cast(Peers, peers)
+    head.height = 8
+    assert progress.check() == "catching up: at height 8, a peer is at 9"
+    head.height = 9
+    assert progress.check() is None
+    peers.best = 12
+    assert progress.check() is None
 
 
 @pytest.mark.parametrize(

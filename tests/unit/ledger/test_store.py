@@ -107,13 +107,58 @@ def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
     store = Store(tmp_path)
     apply(store, 1, {b"a": b"1"})
     store.close()
-    environment = lmdb.open(str(tmp_path), max_dbs=4)
-    tree = environment.open_db(b"tree")
+    bucket, environment = commitment.bucket_of(b"a"), lmdb.open(str(tmp_path), max_dbs=8)
+    rows = environment.open_db(b"rows")
     with environment.begin(write=True) as transaction:
-        transaction.put(commitment.bucket_of(b"a"), b"x" * 64, db=tree)
+        row = transaction.get(bucket, db=rows)
+        transaction.put(bucket, b"x" * 64 + row[64:], db=rows)
     environment.close()
     with pytest.raises(StoreUnusable, match="Restore a backup"):
         Store(tmp_path)
+
+
+def test_a_damaged_row_is_not_built_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    apply(store, 1, {b"a": b"1"})
+    store.close()
+    bucket, environment = commitment.bucket_of(b"a"), lmdb.open(str(tmp_path), max_dbs=8)
+    rows = environment.open_db(b"rows")
+    with environment.begin(write=True) as transaction:
+        transaction.put(bucket, transaction.get(bucket, db=rows)[:-1], db=rows)
+    environment.close()
+    store = Store(tmp_path)
+    with pytest.raises(StoreUnusable, match=r"row of 98 bytes is damaged.*Restore a backup"):
+        store.prepare(2, 2, {b"a": b"2"})
+    store.close()
+
+
+def test_a_state_of_an_older_program_is_taken_over(tmp_path: Path) -> None:
+    """It had each bucket's leaves in one database, its entries in another, and no rows."""
+    chance, store = random.Random(5), Store(tmp_path)
+    held = {b"k/%d" % number: chance.randbytes(9) for number in range(500)}
+    apply(store, 1, dict(held))
+    apply(store, 2, {b"k/7": None, b"k/8": b"new"})
+    app_hash, before = store.head.app_hash, dict(store.snapshot.scan(b""))
+    store.close()
+    environment = lmdb.open(str(tmp_path), max_dbs=8)
+    rows, hashes, tree = (environment.open_db(name) for name in (b"rows", b"hashes", b"tree"))
+    with environment.begin(write=True) as transaction:
+        for bucket, row in list(transaction.cursor(rows)):
+            transaction.put(bucket, row[:64], db=tree)
+            for key, hashed in commitment.row_entries(row):
+                transaction.put(bucket + key, hashed, db=hashes)
+        transaction.drop(rows)
+    environment.close()
+    for _ in range(2):
+        store = Store(tmp_path)
+        assert (store.head.app_hash, dict(store.snapshot.scan(b""))) == (app_hash, before)
+        with store.past(1) as past:
+            assert (past.get(b"k/7"), past.prove(b"k/8").value) == (held[b"k/7"], held[b"k/8"])
+        store.close()
+    store = Store(tmp_path)
+    apply(store, 3, {b"k/7": held[b"k/7"], b"k/8": held[b"k/8"]})
+    assert store.head.app_hash == expected_app_hash(held)
+    store.close()
 
 
 def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
@@ -171,7 +216,7 @@ def test_derived_entries_are_in_no_hash_and_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with_it, without = store.prepare(1, 1, entries | index), store.prepare(1, 1, entries)
     assert with_it.head.app_hash == without.head.app_hash
-    assert with_it.hashes == without.hashes
+    assert (with_it.rows, with_it.undo) == (without.rows, without.undo)
     store.commit(without)  # as the program did that knows of no index
     store.advance(without)
     with store._environment.begin(write=True) as transaction:
