@@ -89,7 +89,7 @@ class Candidacy:
         operation = ledger_pb2.Operation(chain_id=self._chain_id, valid_until_ms=until, **kind)  # type: ignore[arg-type]
         pair = identity.keypair
         tx = await asyncio.to_thread(operations.build, operation, pair.public, pair.secret)
-        result = await self._core.submit(tx)
+        result = await self._core.admission.submit(tx)
         if result.reason is not None:
             raise Refused(Reason(result.reason), result.message)
 

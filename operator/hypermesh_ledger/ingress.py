@@ -81,7 +81,7 @@ class LedgerService:
         remaining = context.time_remaining()
         try:
             patience_s = math.inf if remaining is None else remaining - ANSWER_S
-            return _response(await self._core.submit(request.envelope, patience_s))
+            return _response(await self._core.admission.submit(request.envelope, patience_s))
         except Undecided as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise AssertionError from error  # abort has raised
@@ -96,7 +96,7 @@ class LedgerService:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many operations under way; submit again later")
         self._many += count
         try:
-            async with aclosing(self._core.submit_many(request.envelopes)) as groups:
+            async with aclosing(self._core.admission.submit_many(request.envelopes)) as groups:
                 async for group in groups:
                     told = ledger_pb2.SubmitManyResponse()
                     for index, outcome in group:
@@ -156,7 +156,7 @@ class LedgerService:
         if not 0 < len(request.key) < 128 or request.key.startswith((b"x:", commitment.LISTING)):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no state has such a key")
         async with self._one_of_few(context):
-            height, proof = await self._core.prove(request.key, request.height)
+            height, proof = await self._core.past.prove(request.key, request.height)
             header, validators = await rpc.signed_header(home.RPC_SOCKET, height + 1)
         steps = [
             ledger_pb2.ProofStep(key=step.key, total=step.total, index=step.index, aunts=step.aunts)

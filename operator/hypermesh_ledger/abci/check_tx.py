@@ -14,7 +14,7 @@ RETRY_CODE = 32_000
 async def check_tx(core: Core, request: abci.RequestCheckTx) -> abci.ResponseCheckTx:
     """Code 0 when pooled; else the reason in data and the sentence in the log."""
     try:
-        await core.admit(request.tx, operations.tx_hash(request.tx))
+        await core.admission.admit(request.tx, operations.tx_hash(request.tx))
     except Refused as refusal:
         code = RETRY_CODE if refusal.reason is Reason.MempoolFull else 1
         return abci.ResponseCheckTx(code=code, codespace="hypermesh", data=refusal.reason.encode(), log=refusal.message)

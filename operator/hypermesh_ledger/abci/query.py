@@ -28,7 +28,7 @@ async def query(core: Core, request: abci.RequestQuery) -> abci.ResponseQuery:
         if request.prove:
             return await _proven(core, request.data, request.height)
         if request.height:
-            value = await core.past_value(request.data, request.height)
+            value = await core.past.value(request.data, request.height)
             return abci.ResponseQuery(key=request.data, value=value or b"", height=request.height)
     except (HeightNotKept, TooManyLookBack) as error:
         return _refused(str(error))
@@ -37,7 +37,7 @@ async def query(core: Core, request: abci.RequestQuery) -> abci.ResponseQuery:
 
 
 async def _proven(core: Core, key: bytes, height: int) -> abci.ResponseQuery:
-    height, proof = await core.prove(key, height)
+    height, proof = await core.past.prove(key, height)
     listed = commitment.listed_bucket(key) is not None
     if proof.listing and not listed:
         bucket = (commitment.LISTING + commitment.bucket_of(key)).hex()

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2
+from hypermesh_ledger import admission, looking
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger import verifier as verifier_module
-from hypermesh_ledger.core import TOGETHER, Core
+from hypermesh_ledger.admission import TOGETHER
+from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, execute
 from hypermesh_ledger.history import Past
@@ -100,7 +102,7 @@ async def test_a_block_is_judged_the_same_when_its_signatures_find_no_room(
     good = settled.allocate(allocation(settled.node, settled.cpu, "new", 1))
     core, verifier = core_of(settled, tmp_path / "state")
     with pytest.raises(Refused) as refused:
-        await core.submit(good)
+        await core.admission.submit(good)
     assert refused.value.reason is Reason.MempoolFull
     pending = await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [good]))
     assert [result.reason for result in pending.outcome.results] == [None]
@@ -113,7 +115,7 @@ async def test_who_waits_in_vain_is_told(settled: Settled, tmp_path: Path) -> No
     core, verifier = core_of(settled, tmp_path / "state")
     tx = settled.allocate(allocation(settled.node, settled.cpu, "late", 1))
     until_ms = operations.decode(tx).operation.valid_until_ms
-    submitting = asyncio.create_task(core.submit(tx))
+    submitting = asyncio.create_task(core.admission.submit(tx))
     async with asyncio.timeout(30):
         assert await core.pool.filled(30)
         await core.finalize(Block(settled.height + 1, until_ms, b"h" * 32, ()))
@@ -133,15 +135,15 @@ async def test_who_waits_for_a_chain_that_stands_is_told_in_time(
     settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, halt_s: float
 ) -> None:
     """It stays in the pool, and whoever submits it again hears what became of it."""
-    monkeypatch.setattr(core_module, "HALT_S", halt_s)
+    monkeypatch.setattr(admission, "HALT_S", halt_s)
     core, _ = core_of(settled, tmp_path / "state")
     tx = settled.allocate(allocation(settled.node, settled.cpu, "standing", 1))
     async with asyncio.timeout(30):
         with pytest.raises(Undecided, match=f"newest block here, {settled.height}, is"):
-            await core.submit(tx, patience_s)
+            await core.admission.submit(tx, patience_s)
         assert len(core.pool) == 1
-        monkeypatch.setattr(core_module, "HALT_S", 60.0)
-        again = asyncio.create_task(core.submit(tx))
+        monkeypatch.setattr(admission, "HALT_S", 60.0)
+        again = asyncio.create_task(core.admission.submit(tx))
         await asyncio.sleep(0)
         await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [tx]))
         await core.commit()
@@ -153,10 +155,10 @@ async def test_blocks_that_come_keep_a_submitter_waiting(
     settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long its turn takes."""
-    monkeypatch.setattr(core_module, "HALT_S", 1.0)
+    monkeypatch.setattr(admission, "HALT_S", 1.0)
     core, _ = core_of(settled, tmp_path / "state")
     tx = settled.allocate(allocation(settled.node, settled.cpu, "patient", 1))
-    submitting = asyncio.create_task(core.submit(tx))
+    submitting = asyncio.create_task(core.admission.submit(tx))
     async with asyncio.timeout(30):
         for count in range(1, 21):
             await core.finalize(Block(settled.height + count, settled.now_ms + count, b"h" * 32, ()))
@@ -177,7 +179,7 @@ async def test_a_lone_ledger_refuses_at_once(settled: Settled, tmp_path: Path) -
         (settled.release(b"i" * 32), Reason.NoSuchAllocation),
     ):
         with pytest.raises(Refused) as caught:
-            await core.submit(tx)
+            await core.admission.submit(tx)
         assert caught.value.reason is reason
     core.store.close()
 
@@ -188,7 +190,7 @@ async def test_with_peers_a_block_says_what_a_ledger_that_is_behind_can_not(sett
     allocate, release = settled.allocate(asked), settled.release(asked.allocation_id)
     too_much = settled.allocate(allocation(settled.node, settled.cpu, "much", 1 << 40))
     async with asyncio.timeout(30):
-        waiting = [asyncio.create_task(core.submit(each)) for each in (too_much, release)]
+        waiting = [asyncio.create_task(core.admission.submit(each)) for each in (too_much, release)]
         while len(core.pool) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         height, txs = settled.height + 1, [too_much, allocate, release]  # a peer's block brings the Allocate
@@ -203,7 +205,7 @@ async def test_what_a_block_decided_is_not_pooled_again_when_a_peers_copy_comes_
     settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an Allocate whose tenant was told that it is refused would be granted later."""
-    monkeypatch.setattr(core_module, "DECIDED", 2)
+    monkeypatch.setattr(admission, "DECIDED", 2)
     core, _ = core_of(settled, tmp_path / "state", gossip=True)
     refused = settled.allocate(allocation(settled.node, settled.cpu, "much", 101))
     refs = settled.refs(settled.node, settled.node, settled.cpu_id)
@@ -213,20 +215,20 @@ async def test_what_a_block_decided_is_not_pooled_again_when_a_peers_copy_comes_
     await core.finalize(Block(height, settled.now_ms + 10, b"h" * 32, [refused, committed]))
     await core.commit()
     with pytest.raises(Refused) as caught:
-        await core.submit(refused)
+        await core.admission.submit(refused)
     assert caught.value.reason is Reason.InsufficientCapacity
-    again = await core.submit(committed)
+    again = await core.admission.submit(committed)
     assert (again.reason, again.height, len(core.pool)) == (None, height, 0)
     others = [settled.allocate(allocation(settled.node, settled.cpu, f"u{each}", 1)) for each in range(2)]
     await core.finalize(Block(height + 1, settled.now_ms + 20, b"h" * 32, others))
     await core.commit()
-    assert list(core._decided) == [operations.tx_hash(each) for each in others], "bounded"
+    assert list(core.admission._decided) == [operations.tx_hash(each) for each in others], "bounded"
     core.store.close()
 
 
 async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_module, "OPERATORS_SHARE", Share(2, 1 << 20))
-    monkeypatch.setattr(core_module, "EVERYBODYS_SHARE", Share(1, 1 << 20))
+    monkeypatch.setattr(admission, "OPERATORS_SHARE", Share(2, 1 << 20))
+    monkeypatch.setattr(admission, "EVERYBODYS_SHARE", Share(1, 1 << 20))
     core, verifier = core_of(settled, tmp_path / "state")
     refs = settled.refs(settled.node, settled.node, settled.cpu_id)
     update = ledger_pb2.UpdateAsset(asset_id=settled.cpu_id, revision=1, sharing=settled.cpu.sharing)
@@ -236,9 +238,9 @@ async def test_shares_of_the_pool(settled: Settled, tmp_path: Path, monkeypatch:
     allocations = [settled.allocate(allocation(settled.node, settled.cpu, f"u{each}", 1)) for each in range(3)]
     for admitted, too_many in ((updates[:1], updates[1]), (allocations[:2], allocations[2])):
         for tx in admitted:
-            assert await core.admit(tx, operations.tx_hash(tx)) is None
+            assert await core.admission.admit(tx, operations.tx_hash(tx)) is None
         with pytest.raises(Refused) as caught:
-            await core.admit(too_many, operations.tx_hash(too_many))
+            await core.admission.admit(too_many, operations.tx_hash(too_many))
         assert caught.value.reason is Reason.MempoolFull
     assert len(core.pool) == 3
     for less, more in ((EVERYBODYS_SHARE, OPERATORS_SHARE), (OPERATORS_SHARE, WHOLE)):
@@ -256,7 +258,7 @@ async def test_many_at_once_get_each_its_own_answer(settled: Settled, tmp_path: 
     forged = operations.decode(settled.allocate(allocation(settled.node, settled.cpu, "forged", 1))).envelope
     forged.signature = operations.decode(good[0]).envelope.signature
     txs = [b"no envelope", *good, too_much, operations.canonical(forged), good[3]]
-    groups = core.submit_many(txs)
+    groups = core.admission.submit_many(txs)
     async with asyncio.timeout(60):
         first = await anext(groups)
         told = {index: outcome.reason for index, outcome in first}
@@ -284,7 +286,7 @@ async def test_many_that_are_noise_leave_others_their_turn(settled: Settled, tmp
             turns += 1
 
     task = asyncio.create_task(other())
-    await core._decoded_together([b""] * (8 * TOGETHER))
+    await core.admission.decoded_together([b""] * (8 * TOGETHER))
     task.cancel()
     assert turns >= 7
     await verifier.close()
@@ -303,20 +305,20 @@ async def test_who_looks_back_waits_for_others_and_not_for_ever(
         assert end.wait(30)
         return past.height
 
-    gone = asyncio.create_task(core._look_back(height, slow))
+    gone = asyncio.create_task(core.past._look_back(height, slow))
     await asyncio.to_thread(begun.wait, 30)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    monkeypatch.setattr(core_module, "LOOK_BACK_S", 0.05)
+    monkeypatch.setattr(looking, "LOOK_BACK_S", 0.05)
     with pytest.raises(TooManyLookBack, match="again later"):
-        await core.past_value(b"a", height)
-    monkeypatch.setattr(core_module, "LOOK_BACK_S", 30)
-    patient = asyncio.create_task(core.past_value(b"a", height))
+        await core.past.value(b"a", height)
+    monkeypatch.setattr(looking, "LOOK_BACK_S", 30)
+    patient = asyncio.create_task(core.past.value(b"a", height))
     end.set()
     assert await patient is None
     with pytest.raises(HeightNotKept):
-        await core.past_value(b"a", height + 5)
-    assert not core._looking_back.locked()
+        await core.past.value(b"a", height + 5)
+    assert not core.past._looking_back.locked()
     await verifier.close()
     core.store.close()

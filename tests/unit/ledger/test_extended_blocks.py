@@ -121,7 +121,7 @@ async def test_nobody_gets_votes_in_as_a_transaction(core: Core, chain: Extended
     (first,) = (await prepare_proposal(core, preparing(chain))).txs
     assert (await check_tx(core, abci.RequestCheckTx(tx=first))).code != 0
     with pytest.raises(Refused) as caught:
-        await core.submit(first)
+        await core.admission.submit(first)
     assert caught.value.reason is Reason.Malformed
     assert not len(core.pool)
 
