@@ -25,6 +25,8 @@ from hypermesh_clients.ledger import Commit, LedgerClient
 from hypermesh_ledger import keys
 
 IN_A_CALL: Final = 200
+CALLS: Final = 5
+"""Under way at once of one operator: what a key's share of the pool has room for."""
 FLOODS: Final = 6
 """Waves of 200 that wait at once: more than a key's share of the pool."""
 CAPACITY: Final = 1 << 40
@@ -32,10 +34,10 @@ CAPACITY: Final = 1 << 40
 
 @dataclass(frozen=True)
 class Ours:
-    """A running ledger. targets: its validators' services; modest: another operator than that of `settled`."""
+    """A running ledger. targets: its validators' services; modest: other operators than that of `settled`."""
 
     settled: Settled
-    modest: Settled
+    modest: Sequence[Settled]
     targets: Sequence[str]
     tls_name: str | None = None
 
@@ -51,11 +53,18 @@ class Ours:
             await asyncio.gather(*(client.close() for client in clients))
 
     async def crowd(self, name: str, count: int) -> float:
-        """Allocates committed a second; signed before the clock starts."""
-        envelopes = [self.settled.allocate(f"{name}-{index}") for index in range(count)]
+        """Allocates committed a second, an operator's for each client; signed before the clock starts."""
+        operators = [self.settled, *self.modest]
+        shares = [
+            [who.allocate(f"{name}-{index}") for index in range(first, count, CLIENTS)]
+            for first, who in enumerate(operators)
+        ]
         async with self.connected() as clients:
             began = time.perf_counter()
-            if await submit_all(clients, envelopes) < count:
+            done = await asyncio.gather(
+                *(submit_all([client] * CALLS, share) for client, share in zip(clients, shares, strict=True))
+            )
+            if sum(done) < count:
                 raise SystemExit("the pool was full: fewer at once, please")
             return count / (time.perf_counter() - began)
 
@@ -75,7 +84,7 @@ class Ours:
 
     async def flooded(self, name: str, count: int) -> tuple[list[float], list[float]]:
         """Seconds that another operator's single operations take: alone, and while one key's share is full."""
-        alone = await singles(self.modest, f"{name}-alone", count)
+        alone = await singles(self.modest[0], f"{name}-alone", count)
         settled, ledger, refs = self.settled, self.settled.ledger, self.settled.refs()
         keypair, stop, waves = settled.operator.keypair, asyncio.Event(), itertools.count()
 
@@ -92,7 +101,7 @@ class Ours:
                 async with asyncio.timeout(120):
                     while not (await ledger.client.status(timeout=30)).mempool:  # noqa: ASYNC110 - of another process
                         await asyncio.sleep(0.01)
-                beside = await singles(self.modest, f"{name}-beside", count)
+                beside = await singles(self.modest[0], f"{name}-beside", count)
             finally:
                 stop.set()
                 await asyncio.gather(*flood)
@@ -157,8 +166,9 @@ async def _extended_from(place: Place) -> int:
     return votes_pb2.Extensions.FromString(await place.proven(keys.EXTENSIONS)).enable_height
 
 
-async def _modest(settled: Settled) -> Settled:
-    return replace(settled, operator=await settled.ledger.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator-2"))
+async def _modest(settled: Settled) -> list[Settled]:
+    names = [f"hypermesh-operator-{number}" for number in range(2, CLIENTS + 1)]
+    return [replace(settled, operator=await settled.ledger.enrol(trust_pb2.ROLE_OPERATOR, name)) for name in names]
 
 
 @contextlib.asynccontextmanager

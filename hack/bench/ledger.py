@@ -10,8 +10,9 @@ Ledger: Allocates of about 2 KB, each with a signature of its own, through gRPC 
 checked, capacity reserved. kvstore: values of the same size through CometBFT's RPC on unix sockets; see _kvstore.py.
 
 Single: submitted to one validator when the one before is committed. Crowd: as fast as four clients can, spread over the
-validators, each by its cheapest road: SubmitMany with 200 in a call, and batches of 100 broadcast_tx_async; until all
-are committed, as both sides show. At a rate: so many a second, whatever became of those before. Flood (one validator):
+validators, each by its cheapest road: SubmitMany with 200 in a call (each client an operator of its own, as many calls
+under way as its share of the pool has room for), and batches of 100 broadcast_tx_async; until all are committed, as
+both sides show. At a rate: so many a second, whatever became of those before. Flood (one validator):
 what another operator's single operations wait for while one key keeps its share of the pool full, beside what they wait
 for without.
 """
