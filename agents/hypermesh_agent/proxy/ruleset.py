@@ -60,6 +60,8 @@ _DATA_TYPE: Final = 8 << 6 | 13
 _KEY_BYTES: Final = 24
 _DATA_BYTES: Final = 20
 _SET_FLAGS: Final = 0x08 | 0x10  # map, timeout
+_MARK_TYPE: Final = 0x48
+"""None that nft has a meaning for: 0 is a comment, 1 is ebtables' policy."""
 _TCP_RESET: Final = u32(1, 1)
 _PORT_UNREACHABLE: Final = u32(1, 0) + attribute(2, b"\x04")
 
@@ -173,8 +175,12 @@ def _chain_body(chain: Chain) -> bytes:
 
 
 def _mark(rule: bytes) -> bytes:
-    """User data of a rule, returned verbatim by the kernel: which rule of ours this is."""
-    return hashlib.sha256(rule).digest()
+    """User data of a rule, returned verbatim by the kernel: which rule of ours this is.
+
+    In the form that nft reads there (libnftnl/udata.h): type, length, value. A digest alone may look like a comment.
+    """
+    digest = hashlib.sha256(rule).digest()
+    return bytes([_MARK_TYPE, len(digest)]) + digest
 
 
 def ask_structure() -> tuple[bytes, bytes, bytes]:

@@ -113,6 +113,12 @@ def test_nft_reads_what_we_wrote(kernel: NetlinkKernel) -> None:
     assert "type nat hook output" in text
 
 
+def test_nft_takes_no_mark_for_a_comment(kernel: NetlinkKernel) -> None:
+    """Of this prefix a rule's digest, alone, would be one: bytes that are no text."""
+    kernel.rebuild(IPv6Network("fd12:9d9a:ad15:2b67:d22:2b00::/88"), {})
+    assert "comment" not in run("nft", "list", "table", "ip6", "hypermesh")
+
+
 def test_twenty_five_thousand_mappings(kernel: NetlinkKernel) -> None:
     wanted = table(25_000)
     kernel.rebuild(OWN, wanted)
