@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
 from hypermesh import operations
@@ -29,8 +30,10 @@ from hypermesh_ledger.turns import Busy
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import VerifierLost
 
-TOGETHER: Final = 16
-"""Operations judged before others of the event loop have their turn."""
+_log = logging.getLogger(__name__)
+
+TOGETHER: Final = 8
+"""Operations of a call that are decoded or judged before others of the event loop have their turn."""
 HALT_S: Final = 30.0
 """Longest wait of a submitter in which no block comes: then too few validators are there, or in reach."""
 DECIDED: Final = 20_000
@@ -66,6 +69,9 @@ class Admission:
 
     def __init__(self, core: Ledger) -> None:
         self._core = core
+        self._decoding, self._judging = asyncio.Lock(), asyncio.Lock()
+        """One call after another: the first of many is through before the last is begun, so that blocks have something,
+        and each of a block's many steps waits for two slices of ours and not for one of every call."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
         self._decided: dict[bytes, Result] = {}
         """The oldest first; only with peers. A peer's copy may come after the block, when its submitter was told."""
@@ -124,27 +130,26 @@ class Admission:
                 known.append((index, outcome))
                 some.set()
 
-        waiters: list[tuple[bytes, Waiter]] = []
+        waiters: dict[int, tuple[bytes, Waiter]] = {}
+
+        def judged(index: int, outcome: int | Refused | None) -> None:
+            if outcome is None:
+                return  # it is pooled
+            if index in waiters:
+                self._core.pool.forget(*waiters[index])
+            tell(index, outcome if isinstance(outcome, Refused) else Result(waiters[index][0], outcome))
+
+        def begin(index: int, tx_hash: bytes) -> None:
+            waiters[index] = tx_hash, functools.partial(tell, index)
+            self._core.pool.wait_for(*waiters[index])  # before it is judged: a block may decide it once it is pooled
+
         try:
-            for index, decoded in enumerate(await self.decoded_together(txs)):
-                if index % TOGETHER == TOGETHER - 1:
-                    await asyncio.sleep(0)
-                if isinstance(decoded, Refused):
-                    self._core.metrics.refused(decoded.reason, "ingress")
-                    tell(index, decoded)
-                    continue
-                tx_hash, waiter = decoded.tx_hash, functools.partial(tell, index)
-                self._core.pool.wait_for(tx_hash, waiter)  # first: a block may decide it the moment it is pooled
-                waiters.append((tx_hash, waiter))
+            found = await self._decoded_in_turn(txs)
+            for index, decoded in await self._judged_in_turn(found, begin, judged):
                 try:
-                    height = await self.admit(decoded.raw, tx_hash, decoded)
+                    judged(index, await self.admit(decoded.raw, decoded.tx_hash, decoded))
                 except Refused as refusal:
-                    self._core.pool.forget(tx_hash, waiter)
-                    tell(index, refusal)
-                else:
-                    if height is not None:
-                        self._core.pool.forget(tx_hash, waiter)
-                        tell(index, Result(tx_hash, height))
+                    judged(index, refusal)
             left = len(txs)
             loop = asyncio.get_running_loop()
             asked = loop.time()
@@ -161,14 +166,72 @@ class Admission:
                 left -= len(group)
                 yield group
         finally:
-            for tx_hash, waiting in waiters:
+            for tx_hash, waiting in waiters.values():
                 self._core.pool.forget(tx_hash, waiting)
+
+    async def hear(self, txs: Sequence[bytes]) -> list[operations.Decoded]:
+        """As `admit` for each of them, of peers; those that have to wait for a proof are not admitted but returned."""
+
+        def refused(_: int, outcome: int | Refused | None) -> None:
+            if isinstance(outcome, Refused):
+                _log.info("peer's transaction refused: %s", outcome)
+
+        found = await self._decoded_in_turn(txs)
+        return [decoded for _, decoded in await self._judged_in_turn(found, lambda *_: None, refused)]
+
+    async def _decoded_in_turn(self, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
+        """Signatures are verified outside of the turn: meanwhile the next call is decoded."""
+        async with self._decoding:
+            found, checks = await self._decoded(txs)
+        await self._settle_signatures(checks)
+        return found
+
+    async def _judged_in_turn(
+        self,
+        found: Sequence[operations.Decoded | Refused],
+        begin: Callable[[int, bytes], None],
+        end: Callable[[int, int | Refused | None], None],
+    ) -> list[tuple[int, operations.Decoded]]:
+        """All that can be judged now, each between `begin` and `end`, which is told what `admit` returns or raises.
+
+        The others are begun, and returned: what waits for a proof is in nobody's way.
+        """
+        later: list[tuple[int, operations.Decoded]] = []
+        async with self._judging:
+            for index, decoded in enumerate(found):
+                if index % TOGETHER == 0:
+                    await asyncio.sleep(0)
+                if isinstance(decoded, Refused):
+                    self._core.metrics.refused(decoded.reason, "ingress")
+                    end(index, decoded)
+                    continue
+                begin(index, decoded.tx_hash)
+                if decoded.tx_hash in self._core.pool:
+                    continue
+                if decoded.tx_hash in self._admissions:
+                    later.append((index, decoded))
+                    continue
+                try:
+                    end(index, self._judged(decoded, decoded.raw))
+                except Unsettled:
+                    later.append((index, decoded))
+                except Refused as refusal:
+                    self._core.metrics.refused(refusal.reason, "ingress")
+                    end(index, refusal)
+        return later
 
     async def decoded_together(self, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
         """Also verifies the signatures, before each of them is judged; what is wrong with one is found then."""
+        found, checks = await self._decoded(txs)
+        await self._settle_signatures(checks)
+        return found
+
+    async def _decoded(self, txs: Sequence[bytes]) -> tuple[list[operations.Decoded | Refused], list[Signature]]:
         found: list[operations.Decoded | Refused] = []
         checks: list[Signature] = []
         for index, tx in enumerate(txs):
+            if index % TOGETHER == 0:
+                await asyncio.sleep(0)
             try:
                 decoded = operations.decode(tx)
             except Refused as refusal:
@@ -178,11 +241,11 @@ class Admission:
                 check = signature(self._core.base, decoded)
                 if check is not None:
                     checks.append(check)
-            if index % TOGETHER == TOGETHER - 1:
-                await asyncio.sleep(0)
+        return found, checks
+
+    async def _settle_signatures(self, checks: Sequence[Signature]) -> None:
         with contextlib.suppress(VerifierLost, Busy):
             await self._core.verdicts.settle_signatures(checks)
-        return found
 
     async def admit(self, tx: bytes, tx_hash: bytes, decoded: operations.Decoded | None = None) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.

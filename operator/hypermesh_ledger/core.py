@@ -70,7 +70,7 @@ class Core:
         self.metrics = metrics
         pool.lost = metrics.lost
         self.admission = Admission(self)
-        self.inbox = Inbox(self.admission.admit)
+        self.inbox = Inbox(self.admission.hear, self.admission.admit)
         self.watches = Watches(store)
         self.retention: Retention | WithPeers = Retention()
         self.born: Memory | None = None
@@ -164,7 +164,7 @@ class Core:
             raise ValueError("Commit without FinalizeBlock")
         started = time.perf_counter()
         row = outcomes.row_of(pending.block.time_ms, pending.outcome.operations)
-        await asyncio.get_running_loop().run_in_executor(None, self.store.commit, pending.prepared, row)
+        self.store.commit(pending.prepared, row)  # in no thread: LMDB's calls give up the interpreter, each
         self.store.advance(pending.prepared)
         self.past.take_snapshot()
         self.born = None

@@ -115,6 +115,8 @@ def configuration(network: Network | None) -> str:
     with_peers = with_peers.replace("[rpc]\n", "[rpc]\nunsafe = true  # dial_peers, see peering\n")
     with_peers = with_peers.replace("broadcast = false", "broadcast = true")
     with_peers = with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
+    with_peers = with_peers.replace('reap_interval = "50ms"', 'reap_interval = "20ms"')  # until others can propose it
+    with_peers = with_peers.replace('sleep_duration = "10ms"', 'sleep_duration = "5ms"')  # waited for thrice a block
     return with_peers if network.trust is None else _with_state_sync(with_peers, network.trust)
 
 

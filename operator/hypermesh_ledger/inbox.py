@@ -1,5 +1,8 @@
 """Transactions from peers on their way into the pool: checked in the background, never more than fit in memory.
 
+    offer -> waiting -> hear: some at once, decoded, verified and judged together -> pool
+                              those that wait for a proof                         -> admit, each by itself -> pool
+
 A peer's CometBFT waits for our answer to each, so there is one at once; what becomes of it shows in the pool.
 """
 
@@ -7,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from hypermesh import operations
+from hypermesh.operations import Decoded
 from hypermesh.refusals import Refused
 
 _log = logging.getLogger(__name__)
@@ -18,31 +22,63 @@ _log = logging.getLogger(__name__)
 MAX_TXS: Final = 1_024
 MAX_BYTES: Final = 32 << 20
 """Checked at the same time, at most; the peer's next one is not taken, and may be sent again."""
+AT_ONCE: Final = 64
+"""Heard together, at most."""
+
+Hear = Callable[[Sequence[bytes]], Awaitable[Sequence[Decoded]]]
+Admit = Callable[[bytes, bytes, Decoded], Awaitable[object]]
 
 
 class Inbox:
     """Admissions under way. All calls on one event loop."""
 
-    def __init__(self, admit: Callable[[bytes, bytes], Awaitable[object]]) -> None:
-        """admit: (transaction, its hash); raises Refused."""
+    def __init__(self, hear: Hear, admit: Admit) -> None:
+        """hear: several, returns those that have to wait. admit: (transaction, its hash, decoded); raises Refused."""
+        self._hear = hear
         self._admit = admit
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._bytes = 0
+        self._waiting: deque[bytes] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._proofs: set[asyncio.Task[None]] = set()
+        self._count = self._bytes = 0
+
+    def __len__(self) -> int:
+        """How many are not checked yet."""
+        return self._count
 
     def offer(self, tx: bytes) -> bool:
         """Whether the transaction is taken; returns before it is checked."""
-        if len(self._tasks) >= MAX_TXS or self._bytes + len(tx) > MAX_BYTES:
+        if len(self) >= MAX_TXS or self._bytes + len(tx) > MAX_BYTES:
             return False
+        self._count += 1
         self._bytes += len(tx)
-        task = asyncio.create_task(self._check(tx))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting.append(tx)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
         return True
 
-    async def _check(self, tx: bytes) -> None:
+    async def _work(self) -> None:
+        while self._waiting:
+            some = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+            later: Sequence[Decoded] = ()
+            try:
+                later = await self._hear(some)
+            except Exception:  # noqa: BLE001 - a defect must not leave the others waiting
+                _log.exception("%d transactions of peers could not be checked", len(some))
+            for decoded in later:
+                task = asyncio.create_task(self._prove(decoded))
+                self._proofs.add(task)
+                task.add_done_callback(self._proofs.discard)
+            waiting = {decoded.raw for decoded in later}
+            self._done([tx for tx in some if tx not in waiting])
+
+    async def _prove(self, decoded: Decoded) -> None:
         try:
-            await self._admit(tx, operations.tx_hash(tx))
+            await self._admit(decoded.raw, decoded.tx_hash, decoded)
         except Refused as refusal:
             _log.info("peer's transaction refused: %s", refusal)
         finally:
-            self._bytes -= len(tx)
+            self._done([decoded.raw])
+
+    def _done(self, txs: Sequence[bytes]) -> None:
+        self._count -= len(txs)
+        self._bytes -= sum(map(len, txs))

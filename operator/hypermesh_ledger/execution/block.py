@@ -139,7 +139,7 @@ def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verif
     genesis, chain_id = _fixed(base)
     fork = Fork(base)
     epoch = epochs.advance(fork, genesis, block.time_ms, block.hash)
-    return _judge(_context(fork, block, chain_id, genesis, epoch, verify, decoded))
+    return _judge(_context(fork, block, chain_id, genesis, epoch, verify, decoded, trial=True))
 
 
 def _context(
@@ -150,9 +150,11 @@ def _context(
     epoch: ledger_pb2.Epoch,
     verify: Verify,
     decoded: operations.Decoded,
+    *,
+    trial: bool = False,
 ) -> Context:
     return Context(
-        state, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded, block.votes
+        state, block.height, block.time_ms, block.hash, chain_id, genesis, epoch, verify, decoded, block.votes, trial
     )
 
 

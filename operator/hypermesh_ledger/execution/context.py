@@ -89,6 +89,8 @@ class Context:
     verify: Verify
     decoded: Decoded
     votes: Sequence[Vote] = ()
+    trial: bool = False
+    """Only whether it would be refused is asked: what nobody refuses any more need not be written."""
 
     def put(self, key: bytes, record: Message) -> None:
         """Write a record in its canonical form."""

@@ -115,7 +115,7 @@ async def test_peers_are_answered_before_anything_is_checked(
     assert not len(core.pool)  # not checked yet
     assert (await insert_tx(core, abci.RequestInsertTx(tx=b"noise"))).code == 0
     async with asyncio.timeout(LONG_S):
-        while core.inbox._tasks:  # noqa: ASYNC110
+        while len(core.inbox):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     assert operations.tx_hash(tx) in core.pool
     assert (len(core.pool), core.inbox._bytes) == (1, 0)

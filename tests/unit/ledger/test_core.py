@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypermesh_ledger import admission, looking
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger import verifier as verifier_module
 from hypermesh_ledger.admission import TOGETHER
+from hypermesh_ledger.checks import Check, Signature, Verify
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, execute
@@ -23,8 +25,9 @@ from hypermesh_ledger.history import Past
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.pool.limits import WHOLE
+from hypermesh_ledger.state import Reader
 from hypermesh_ledger.store import Store
-from hypermesh_ledger.verdicts import Verdicts
+from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import Verifier
 
 from ...builders import TrustRoot, allocation
@@ -40,6 +43,13 @@ def core_of(world: World, directory: Path, gossip: bool = False) -> tuple[Core, 
     store.advance(prepared)
     verifier = Verifier()
     return Core(store, Verdicts(verifier), Pool(gossip), Metrics(CollectorRegistry())), verifier
+
+
+async def until(so: Callable[[], bool]) -> None:
+    """Of what this very event loop does."""
+    async with asyncio.timeout(30):
+        while not so():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_proofs_of_a_block_are_settled_in_one_pass(
@@ -270,6 +280,42 @@ async def test_many_at_once_get_each_its_own_answer(settled: Settled, tmp_path: 
         rest = [outcome async for group in groups for outcome in group]
     assert sorted(index for index, _ in rest) == [*range(1, 21), 23]
     assert all(isinstance(each, Result) and each.reason is None and each.height == block.height for _, each in rest)
+    assert not core.pool._waiters
+    await verifier.close()
+    core.store.close()
+
+
+async def test_what_waits_for_a_proof_is_in_nobodys_way(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of its own call's others, nor of another call's, nor of what peers tell."""
+    core, verifier = core_of(settled, tmp_path / "state")
+    names = ("slow", "slow-too", "beside", "other", "told")
+    slow, slow_too, beside, other, told = (
+        settled.allocate(allocation(settled.node, settled.cpu, name, 1)) for name in names
+    )
+    proven, judged = asyncio.Event(), admission.judge
+
+    def judge(base: Reader, block: Block, decoded: operations.Decoded, known: Verify) -> int:
+        if decoded.raw in (slow, slow_too) and not proven.is_set():
+            raise Unsettled(Signature(b"", b"", b"", b"", b""))
+        return judged(base, block, decoded, known)
+
+    async def settle(check: Check, lane: bytes | None = None) -> None:
+        await proven.wait()
+
+    monkeypatch.setattr(admission, "judge", judge)
+    monkeypatch.setattr(core.verdicts, "settle", settle)
+    calls = [asyncio.create_task(anext(core.admission.submit_many(txs))) for txs in ([slow, beside], [other])]
+    assert all(core.inbox.offer(tx) for tx in (slow_too, told))
+    await until(lambda: len(core.pool) == 3)
+    assert all(operations.tx_hash(tx) in core.pool for tx in (beside, other, told))
+    assert len(core.inbox) == 1
+    proven.set()
+    await until(lambda: (len(core.pool), len(core.inbox)) == (5, 0))
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
     assert not core.pool._waiters
     await verifier.close()
     core.store.close()
