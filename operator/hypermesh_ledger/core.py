@@ -2,7 +2,7 @@
 
     Submit -> admit -> Pool -> PrepareProposal -> ... consensus ... -> FinalizeBlock -> Commit -> waiters and followers
 
-Everything here runs on one event loop; only signatures, proofs and the disk's commit leave it.
+Everything here runs on one event loop, the disk's commit too; only signatures, proofs and looks back leave it.
 """
 
 from __future__ import annotations

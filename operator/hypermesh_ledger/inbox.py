@@ -49,8 +49,7 @@ class Inbox:
         """Whether the transaction is taken; returns before it is checked."""
         if len(self) >= MAX_TXS or self._bytes + len(tx) > MAX_BYTES:
             return False
-        self._count += 1
-        self._bytes += len(tx)
+        self._counted(tx, 1)
         self._waiting.append(tx)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
@@ -64,12 +63,13 @@ class Inbox:
                 later = await self._hear(some)
             except Exception:  # noqa: BLE001 - a defect must not leave the others waiting
                 _log.exception("%d transactions of peers could not be checked", len(some))
+            for tx in some:
+                self._counted(tx, -1)
             for decoded in later:
+                self._counted(decoded.raw, 1)  # each by itself: another copy of the same bytes may be through by now
                 task = asyncio.create_task(self._prove(decoded))
                 self._proofs.add(task)
                 task.add_done_callback(self._proofs.discard)
-            waiting = {decoded.raw for decoded in later}
-            self._done([tx for tx in some if tx not in waiting])
 
     async def _prove(self, decoded: Decoded) -> None:
         try:
@@ -77,8 +77,8 @@ class Inbox:
         except Refused as refusal:
             _log.info("peer's transaction refused: %s", refusal)
         finally:
-            self._done([decoded.raw])
+            self._counted(decoded.raw, -1)
 
-    def _done(self, txs: Sequence[bytes]) -> None:
-        self._count -= len(txs)
-        self._bytes -= sum(map(len, txs))
+    def _counted(self, tx: bytes, change: int) -> None:
+        self._count += change
+        self._bytes += change * len(tx)

@@ -43,7 +43,7 @@ def names(transaction: Any, rows: Any, first: int, after: int) -> Sequence[bytes
 
 
 def take_over(environment: Any, rows: Any) -> None:
-    """Make rows of what an older program has left, and drop that. Raises lmdb.Error."""
+    """Make rows of what an older program has left, and drop that. Raises lmdb.Error, ValueError for what is damaged."""
     try:
         hashes, tree = (environment.open_db(name, create=False) for name in _OLD)
     except lmdb.NotFoundError:

@@ -157,6 +157,8 @@ class Store:
             rows.take_over(self._environment, self._rows)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("open", error) from error
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
         if head is None:
@@ -272,8 +274,11 @@ class Store:
         old.close()
 
     def _read_tree(self) -> commitment.Tree:
-        with self._environment.begin() as transaction:
-            return commitment.Tree(transaction.cursor(self._rows))
+        try:
+            with self._environment.begin() as transaction:
+                return commitment.Tree(transaction.cursor(self._rows))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
 
     def _drop(self, *databases: Any) -> None:
         try:

@@ -321,6 +321,36 @@ async def test_what_waits_for_a_proof_is_in_nobodys_way(
     core.store.close()
 
 
+async def test_copies_of_one_transaction_leave_no_less_room_for_peers(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that are heard together, one finds a proof under way, and the other that it is through."""
+    core, verifier = core_of(settled, tmp_path / "state")
+    slow, beside = (settled.allocate(allocation(settled.node, settled.cpu, name, 1)) for name in ("slow", "beside"))
+    proven, judged = asyncio.Event(), admission.judge
+
+    def judge(base: Reader, block: Block, decoded: operations.Decoded, known: Verify) -> int:
+        if decoded.raw == beside:
+            proven.set()
+        elif not proven.is_set():
+            raise Unsettled(Signature(b"", b"", b"", b"", b""))
+        return judged(base, block, decoded, known)
+
+    async def settle(check: Check, lane: bytes | None = None) -> None:
+        await proven.wait()
+
+    monkeypatch.setattr(admission, "judge", judge)
+    monkeypatch.setattr(core.verdicts, "settle", settle)
+    first = asyncio.create_task(core.admission.admit(slow, operations.tx_hash(slow)))
+    await until(lambda: bool(core.admission._admissions))
+    assert all(core.inbox.offer(tx) for tx in (slow, beside, *[b"noise"] * (8 * TOGETHER - 3), slow))
+    await until(lambda: core.inbox._worker is not None and core.inbox._worker.done() and not core.inbox._proofs)
+    assert await first is None
+    assert (len(core.pool), len(core.inbox), core.inbox._bytes) == (2, 0, 0)
+    await verifier.close()
+    core.store.close()
+
+
 async def test_many_that_are_noise_leave_others_their_turn(settled: Settled, tmp_path: Path) -> None:
     core, verifier = core_of(settled, tmp_path / "state")
     turns = 0

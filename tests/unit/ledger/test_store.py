@@ -117,6 +117,21 @@ def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "key", "cut"), [(b"rows", b"", bytes(40)), (b"hashes", b"a", bytes(31))])
+def test_a_state_whose_rows_are_cut_off_is_not_served(tmp_path: Path, name: bytes, key: bytes, cut: bytes) -> None:
+    """Nor is an older program's taken over."""
+    store = Store(tmp_path)
+    apply(store, 1, {b"a": b"1"})
+    store.close()
+    environment = lmdb.open(str(tmp_path), max_dbs=8)
+    database, _ = environment.open_db(name), environment.open_db(b"tree")
+    with environment.begin(write=True) as transaction:
+        transaction.put(commitment.bucket_of(b"a") + key, cut, db=database)
+    environment.close()
+    with pytest.raises(StoreUnusable, match=r"is damaged \(.* bytes.*Restore a backup"):
+        Store(tmp_path)
+
+
 def test_a_damaged_row_is_not_built_on(tmp_path: Path) -> None:
     store = Store(tmp_path)
     apply(store, 1, {b"a": b"1"})
