@@ -56,7 +56,7 @@ SILENT_S: Final = 10.0
 GRACE_S: Final = 2.0
 RESTORED_LOOK_S: Final = 0.2
 BEHIND_BLOCKS: Final = 50
-"""Not ready, and no candidate, when a peer is further ahead than this."""
+"""Not ready, and no candidate, when peers are further ahead than this."""
 COLLECT: Final = (10_000, 20, 20)
 """Thresholds of the garbage collector. Next to nothing here is in cycles, and its looks hold up blocks."""
 GENESIS: Final = peering.GENESIS
@@ -74,6 +74,7 @@ class Progress:
         self._moved: float | None = None
         self.peers: Peers | None = None
         self.restore: fetching.Steps | None = None
+        self._goal = 0
         self._level = False
 
     def begin(self, core: Core, *, restores: bool = False) -> None:
@@ -101,22 +102,30 @@ class Progress:
             return f"fetching a snapshot of the state from a peer: {self._core.applied} parts so far"
         if self._moved is None:
             return f"no block yet since the start at height {self.height}"
-        if self.peers is not None and self._catching_up(self.peers.best):
-            return f"catching up: at height {self.height}, a peer is at {self.peers.best}"
+        there = self._there()
+        if self.height < (there - BEHIND_BLOCKS if self._level else there):
+            return f"catching up: at height {self.height}, a peer is at {there}"
         silent = time.monotonic() - self._moved
         return f"no block for {silent:.0f} s{self._company()}" if silent > SILENT_S else None
 
-    def _catching_up(self, best: int) -> bool:
-        """Once level with its peers a ledger may fall somewhat behind; before, clients would see what was long ago."""
-        self._level = self._level or 0 < best <= self.height
-        return self.height < (best - BEHIND_BLOCKS if self._level else best)
+    def _there(self) -> int:
+        """Where peers are, 0 when none has told.
+
+        Of a ledger that was never level with them the best of them, also while nobody answers for once: its clients
+        would see what was long ago. Afterwards more than half of them, so that one that lies makes nobody unready.
+        """
+        if self.peers is None:
+            return 0
+        self._goal = self.peers.best or self._goal
+        self._level = self._level or 0 < self._goal <= self.height
+        return self.peers.common if self._level else self._goal
 
     def _company(self) -> str:
         return "" if self.peers is None else f"; {self.peers.answering} of {self.peers.count} peers answer"
 
     def behind(self) -> bool:
-        """Whether a peer has many blocks that are not here yet: no time to be a candidate."""
-        return self.peers is not None and self.peers.best > self.height + BEHIND_BLOCKS
+        """Whether peers have many blocks that are not here yet: no time to be a candidate."""
+        return self._there() > self.height + BEHIND_BLOCKS
 
     def heartbeat(self) -> bytes:
         """The height; and with peers, the greatest of theirs, so that the supervisor knows whose fault a stop is."""

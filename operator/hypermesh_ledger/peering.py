@@ -81,6 +81,8 @@ class Peers:
         self._plan = plan
         self.best = 0
         """The greatest height that a peer told in the newest round."""
+        self.common = 0
+        """The greatest that more than half of those with a chain told to have reached: one alone can't make it up."""
         self.answering = 0
         """How many answered in it."""
 
@@ -93,7 +95,7 @@ class Peers:
         """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever; calls `look` each time."""
         while True:
             answers = await self._ask()
-            self.best = max((each.height for each in answers.values()), default=0)
+            self.best, self.common = heights(answers)
             self.answering = len(answers)
             with contextlib.suppress(OSError):  # a full volume; learned again at the next start
                 _remember(answers)
@@ -116,7 +118,7 @@ class Peers:
         began = told = loop.time()
         while True:
             answers = await self._ask()
-            self.best = max((each.height for each in answers.values()), default=0)
+            self.best, self.common = heights(answers)
             _remember(answers)
             founder = self._plan.founder
             step = decide(own, answers, len(self._clients), founder, loop.time() - began)
@@ -158,6 +160,12 @@ class Peers:
 
         answers = await asyncio.gather(*map(one, self._clients.values()))
         return {target: each for target, each in zip(self._clients, answers, strict=True) if each is not None}
+
+
+def heights(answers: dict[str, ledger_pb2.PeerResponse]) -> tuple[int, int]:
+    """See Peers.best and Peers.common."""
+    told = sorted((each.height for each in answers.values() if each.height), reverse=True)
+    return (told[0], told[len(told) // 2]) if told else (0, 0)
 
 
 def checked(target: str, genesis: bytes, root_public: bytes) -> dict[str, Any]:

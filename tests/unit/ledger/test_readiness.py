@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytest
 
 from hypermesh import falcon
-from hypermesh.v1 import trust_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2
 from hypermesh_clients.enrolment import Enrolment
 from hypermesh_clients.trust import Trust
 from hypermesh_ledger import membership, supervisor
 from hypermesh_ledger.application import BEHIND_BLOCKS, Progress
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.peering import Peers
+from hypermesh_ledger.peering import Peers, heights
 
 KEY = falcon.generate()
 TRUST = Trust(KEY.public, b"no certificate", bytes(5), 1, IPv6Network("fd12:3456:789a:1::/64"), "uid")
@@ -72,7 +72,7 @@ def test_a_certificate_that_lasts_is_ready(tmp_path: Path) -> None:
 
 
 def test_with_peers_the_heartbeat_tells_whose_fault_a_stop_is() -> None:
-    head, peers = SimpleNamespace(height=7), SimpleNamespace(best=0)
+    head, peers = SimpleNamespace(height=7), SimpleNamespace(best=0, common=0)
     progress = Progress()
     progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
     assert progress.heartbeat() == b"7\n"
@@ -82,9 +82,9 @@ def test_with_peers_the_heartbeat_tells_whose_fault_a_stop_is() -> None:
     assert progress.check() is None
     peers.best = 8
     assert progress.check() is None
-    peers.best = 8 + BEHIND_BLOCKS
+    peers.best = peers.common = 8 + BEHIND_BLOCKS
     assert progress.check() is None
-    peers.best = 9 + BEHIND_BLOCKS
+    peers.best = peers.common = 9 + BEHIND_BLOCKS
     assert progress.heartbeat() == f"8 {peers.best}\n".encode()
     assert "catching up: at height 8" in (progress.check() or "")
     assert progress.behind()
@@ -92,16 +92,41 @@ def test_with_peers_the_heartbeat_tells_whose_fault_a_stop_is() -> None:
 
 def test_who_joins_is_ready_when_it_is_level_with_its_peers() -> None:
     """A client that was moved to it sooner would see what was long ago."""
-    head, peers = SimpleNamespace(height=0), SimpleNamespace(best=9)
+    head, peers = SimpleNamespace(height=0), SimpleNamespace(best=9, common=7)
     progress = Progress()
     progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
     progress.peers = cast(Peers, peers)
     head.height = 8
     assert progress.check() == "catching up: at height 8, a peer is at 9"
+    peers.best = peers.common = 0
+    assert progress.check() == "catching up: at height 8, a peer is at 9", "nobody answers in time for once"
     head.height = 9
     assert progress.check() is None
-    peers.best = 12
+    peers.best = peers.common = 12
     assert progress.check() is None
+
+
+def test_one_peer_that_lies_about_its_height_makes_nobody_unready() -> None:
+    head, peers = SimpleNamespace(height=0), SimpleNamespace(best=9, common=9)
+    progress = Progress()
+    progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
+    progress.peers = cast(Peers, peers)
+    head.height = 9
+    assert progress.check() is None
+    told = {name: ledger_pb2.PeerResponse(height=height) for name, height in (("a", 11), ("b", 1 << 62), ("c", 12))}
+    peers.best, peers.common = heights(told)
+    assert (peers.best, peers.common) == (1 << 62, 12)
+    assert progress.check() is None
+    assert not progress.behind()
+    told["a"].height = told["c"].height = 10 + BEHIND_BLOCKS
+    peers.best, peers.common = heights(told)
+    assert "catching up: at height 9" in (progress.check() or "")
+    assert progress.behind()
+
+
+def test_of_peers_without_a_chain_nothing_is_expected() -> None:
+    assert heights({}) == heights({"a": ledger_pb2.PeerResponse()}) == (0, 0)
+    assert heights({"a": ledger_pb2.PeerResponse(), "b": ledger_pb2.PeerResponse(height=7)}) == (7, 7)
 
 
 @pytest.mark.parametrize(
