@@ -111,12 +111,12 @@ class Progress:
     def _there(self) -> int:
         """Where peers are, 0 when none has told.
 
-        Of a ledger that was never level with them the best of them, also while nobody answers for once: its clients
-        would see what was long ago. Afterwards more than half of them, so that one that lies makes nobody unready.
+        Of a ledger that was never level with them the best of them, also while that one does not answer: its
+        clients would see what was long ago. Afterwards more than half, so that one that lies makes nobody unready.
         """
         if self.peers is None:
             return 0
-        self._goal = self.peers.best or self._goal
+        self._goal = max(self._goal, self.peers.best)
         self._level = self._level or 0 < self._goal <= self.height
         return self.peers.common if self._level else self._goal
 
