@@ -64,14 +64,22 @@ class Ledger(Protocol):
         """The state that the next block runs on."""
 
 
+class _Turn:
+    """Whose operations are decoded now, and whose are judged."""
+
+    def __init__(self) -> None:
+        self.decoding, self.judging = asyncio.Lock(), asyncio.Lock()
+
+
 class Admission:
     """Of one ledger; everything runs on its event loop."""
 
     def __init__(self, core: Ledger) -> None:
         self._core = core
-        self._decoding, self._judging = asyncio.Lock(), asyncio.Lock()
+        self._calls, self._peers = _Turn(), _Turn()
         """One call after another: the first of many is through before the last is begun, so that blocks have something,
-        and each of a block's many steps waits for two slices of ours and not for one of every call."""
+        and each of a block's many steps waits for a few slices of ours and not for one of every call. What peers tell
+        has a turn of its own, so that no flood of calls is before it."""
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
         self._decided: dict[bytes, Result] = {}
         """The oldest first; only with peers. A peer's copy may come after the block, when its submitter was told."""
@@ -144,8 +152,8 @@ class Admission:
             self._core.pool.wait_for(*waiters[index])  # before it is judged: a block may decide it once it is pooled
 
         try:
-            found = await self._decoded_in_turn(txs)
-            for index, decoded in await self._judged_in_turn(found, begin, judged):
+            found = await self._decoded_in_turn(self._calls, txs)
+            for index, decoded in await self._judged_in_turn(self._calls, found, begin, judged):
                 try:
                     judged(index, await self.admit(decoded.raw, decoded.tx_hash, decoded))
                 except Refused as refusal:
@@ -176,18 +184,19 @@ class Admission:
             if isinstance(outcome, Refused):
                 _log.info("peer's transaction refused: %s", outcome)
 
-        found = await self._decoded_in_turn(txs)
-        return [decoded for _, decoded in await self._judged_in_turn(found, lambda *_: None, refused)]
+        found = await self._decoded_in_turn(self._peers, txs)
+        return [decoded for _, decoded in await self._judged_in_turn(self._peers, found, lambda *_: None, refused)]
 
-    async def _decoded_in_turn(self, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
+    async def _decoded_in_turn(self, turn: _Turn, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
         """Signatures are verified outside of the turn: meanwhile the next call is decoded."""
-        async with self._decoding:
+        async with turn.decoding:
             found, checks = await self._decoded(txs)
         await self._settle_signatures(checks)
         return found
 
     async def _judged_in_turn(
         self,
+        turn: _Turn,
         found: Sequence[operations.Decoded | Refused],
         begin: Callable[[int, bytes], None],
         end: Callable[[int, int | Refused | None], None],
@@ -197,7 +206,7 @@ class Admission:
         The others are begun, and returned: what waits for a proof is in nobody's way.
         """
         later: list[tuple[int, operations.Decoded]] = []
-        async with self._judging:
+        async with turn.judging:
             for index, decoded in enumerate(found):
                 if index % TOGETHER == 0:
                     await asyncio.sleep(0)

@@ -321,6 +321,19 @@ async def test_what_waits_for_a_proof_is_in_nobodys_way(
     core.store.close()
 
 
+async def test_what_peers_tell_waits_for_no_call(settled: Settled, tmp_path: Path) -> None:
+    """Strangers may have as many under way as fit."""
+    core, verifier = core_of(settled, tmp_path / "state", gossip=True)
+    async with core.admission._calls.decoding, core.admission._calls.judging:
+        call = asyncio.create_task(anext(core.admission.submit_many([b"noise"])))
+        assert core.inbox.offer(settled.allocate(allocation(settled.node, settled.cpu, "told", 1)))
+        await until(lambda: len(core.pool) == 1)
+        assert not call.done()
+    assert [index for index, _ in await call] == [0]
+    await verifier.close()
+    core.store.close()
+
+
 async def test_copies_of_one_transaction_leave_no_less_room_for_peers(
     settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
