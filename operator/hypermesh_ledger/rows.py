@@ -18,8 +18,17 @@ _OLD: Final = (b"hashes", b"tree")
 
 
 def read(transaction: Any, rows: Any, buckets: Iterable[bytes]) -> list[bytes]:
-    """Of these buckets in the newest state; no bytes for one that never held anything."""
-    return [transaction.get(bucket, default=b"", db=rows) for bucket in buckets]
+    """Of these buckets in the newest state; no bytes for one that never held anything.
+
+    Raises ValueError for one whose listing is not that of its leaf: a bit that flipped would go into the app hash.
+    """
+    found = []
+    for bucket in buckets:
+        row = transaction.get(bucket, default=b"", db=rows)
+        if row and not commitment.is_whole(bucket, row):
+            raise ValueError(f"a bucket's row of {len(row)} bytes is damaged")
+        found.append(row)
+    return found
 
 
 def of_entries(entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
