@@ -124,8 +124,9 @@ class Progress:
         return "" if self.peers is None else f"; {self.peers.answering} of {self.peers.count} peers answer"
 
     def behind(self) -> bool:
-        """Whether peers have many blocks that are not here yet: no time to be a candidate."""
-        return self._there() > self.height + BEHIND_BLOCKS
+        """Whether most peers have many blocks that are not here yet: no time to be a candidate. One that lies keeps
+        nobody from it."""
+        return self.peers is not None and self.peers.common > self.height + BEHIND_BLOCKS
 
     def heartbeat(self) -> bytes:
         """The height; and with peers, the greatest of theirs, so that the supervisor knows whose fault a stop is."""

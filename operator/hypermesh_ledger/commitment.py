@@ -56,11 +56,6 @@ def listing(entries: Entries) -> bytes:
     return b"\x01" + b"".join(bytes([len(key)]) + key + hashed for key, hashed in entries)
 
 
-def is_whole(bucket: bytes, row: bytes) -> bool:
-    """Whether a bucket's row lists what its second leaf, which the app hash covers, is of."""
-    return leaf(LISTING + bucket, value_hash(row[PAIR:])) == row[PAIR // 2 : PAIR]
-
-
 def bucket_changes(
     writes: dict[bytes, bytes | None], held: Callable[[Sequence[bytes]], Sequence[bytes]]
 ) -> tuple[dict[bytes, bytes], list[bytes]]:

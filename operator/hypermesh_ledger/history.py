@@ -135,7 +135,7 @@ class Past:
         self._olds = self._changed(bucket, leaves)
         self._set_back(leaves)
         (row,) = rows.read(self._transaction, self._rows, [bucket])
-        held = dict(commitment.row_entries(row))
+        held = dict(commitment.row_entries(bucket, row))
         for key, value in self._olds.items():
             held.pop(key, None)
             if value:

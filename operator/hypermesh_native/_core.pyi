@@ -75,8 +75,8 @@ class Changes:
 def bucket_row(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Both leaves (64 bytes) and the listing. entries: (key, value hash) in the order of the keys."""
 
-def row_entries(row: bytes) -> list[tuple[bytes, bytes]]:
-    """What `bucket_row` was made of; nothing of no bytes. Raises ValueError for a damaged one."""
+def row_entries(bucket: bytes, row: bytes) -> list[tuple[bytes, bytes]]:
+    """What `bucket_row` was made of; nothing of no bytes. Raises ValueError for one that is not its leaf's."""
 
 def leaf(key: bytes, hashed: bytes) -> bytes:
     """`simple:v` leaf of a key, shorter than 128 bytes so that its length is one byte, and the hash of its value."""

@@ -57,19 +57,28 @@ pub fn row_of<'a>(bucket: Bucket, entries: impl IntoIterator<Item = Entry<'a>>) 
         row.extend_from_slice(key);
         row.extend_from_slice(&hashed);
     }
-    let named = [LISTING, &bucket.to_be_bytes()].concat();
-    let leaves = [leaf_of(b"", &sha256(&[&root_of(&hashes)])), leaf_of(&named, &sha256(&[&row[PAIR..]]))];
+    let leaves = [leaf_of(b"", &sha256(&[&root_of(&hashes)])), listing_leaf(bucket, &row[PAIR..])];
     row[..PAIR].copy_from_slice(leaves.as_flattened());
     row
 }
 
+fn listing_leaf(bucket: Bucket, listing: &[u8]) -> Hash {
+    leaf_of(&[LISTING, &bucket.to_be_bytes()].concat(), &sha256(&[listing]))
+}
+
 /// What a row lists, in the order of the keys; no entries for no row.
-fn entries_of(row: &[u8]) -> PyResult<Vec<Entry<'_>>> {
+///
+/// The listing must be that of its leaf, which the app hash covers: a bit that flipped would go into the next one.
+fn entries_of(bucket: Bucket, row: &[u8]) -> PyResult<Vec<Entry<'_>>> {
     let damaged = || PyValueError::new_err(format!("a bucket's row of {} bytes is damaged", row.len()));
     if row.is_empty() {
         return Ok(Vec::new());
     }
-    let mut rest = row.get(PAIR..).and_then(|listing| listing.strip_prefix(&[1])).ok_or_else(damaged)?;
+    let (pair, listing) = row.split_at_checked(PAIR).ok_or_else(damaged)?;
+    if listing_leaf(bucket, listing) != pair[PAIR / 2..] {
+        return Err(damaged());
+    }
+    let mut rest = listing.strip_prefix(&[1]).ok_or_else(damaged)?;
     let mut found = Vec::with_capacity(rest.len() / 64);
     while let [length, after @ ..] = rest {
         let (key, after) = after.split_at_checked((*length).into()).ok_or_else(damaged)?;
@@ -141,8 +150,12 @@ pub fn bucket_row<'py>(
 
 /// What a row lists. See `_core.pyi`.
 #[pyfunction]
-pub fn row_entries<'py>(py: Python<'py>, row: &[u8]) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
-    let entries = entries_of(row)?;
+pub fn row_entries<'py>(
+    py: Python<'py>,
+    bucket: &[u8],
+    row: &[u8],
+) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    let entries = entries_of(self::bucket(bucket)?, row)?;
     Ok(entries.iter().map(|(key, hashed)| (PyBytes::new(py, key), PyBytes::new(py, hashed))).collect())
 }
 
@@ -178,7 +191,7 @@ impl Changes {
         }
         let (rows, keys) = (PyDict::new(py), PyList::empty(py));
         for ((&bucket, changes), row) in self.changes.iter().zip(&held) {
-            let before = entries_of(row.as_bytes())?;
+            let before = entries_of(bucket, row.as_bytes())?;
             let after = merged(&before, changes);
             if before == after {
                 continue;

@@ -163,7 +163,7 @@ def test_a_state_of_an_older_program_is_taken_over(tmp_path: Path) -> None:
     with environment.begin(write=True) as transaction:
         for bucket, row in list(transaction.cursor(rows)):
             transaction.put(bucket, row[:64], db=tree)
-            for key, hashed in commitment.row_entries(row):
+            for key, hashed in commitment.row_entries(bucket, row):
                 transaction.put(bucket + key, hashed, db=hashes)
         transaction.drop(rows)
     environment.close()
