@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
@@ -42,6 +43,11 @@ def channel_to(
     if server_name is not None:
         options.append(("grpc.ssl_target_name_override", server_name))
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root_certificates=ca_pem), options=options)
+
+
+_PENDING: Final = "/hypermesh.v1.Ledger/Pending"
+PENDING_BYTES: Final = (2 << 20) + 1024
+"""Of one message of Pending."""
 
 
 class LedgerUnavailable(Exception):
@@ -120,6 +126,22 @@ class LedgerClient:
         """What another ledger needs to join this one. Raises LedgerUnavailable, also for a ledger without peers."""
         response: ledger_pb2.PeerResponse = await self._call(self._stub.Peer, ledger_pb2.PeerRequest(), timeout)
         return response
+
+    async def pending(self) -> AsyncGenerator[Sequence[bytes], None]:
+        """Envelopes of operations that wait there, then those that come, for ever. Raises LedgerUnavailable."""
+        call = self._channel.unary_stream(_PENDING)(b"")
+        try:
+            async for message in call:
+                if len(message) > PENDING_BYTES:  # not parsed: empty envelopes would take eight times as much
+                    raise LedgerUnavailable(f"The ledger at {self.target} tells {len(message)} bytes at once.")
+                yield ledger_pb2.PendingResponse.FromString(message).envelopes
+        except DecodeError as error:
+            raise LedgerUnavailable(f"The ledger at {self.target} tells what is no message.") from error
+        except grpc.aio.AioRpcError as error:
+            raise self._unavailable(error) from error
+        finally:
+            call.cancel()
+        raise LedgerUnavailable(f"The ledger at {self.target} tells no more.")
 
     async def validators(self, timeout: float = 5.0) -> ledger_pb2.ValidatorsResponse:  # noqa: ASYNC109
         """All seats and all evidence; nothing as long as nobody joined. Raises LedgerUnavailable."""

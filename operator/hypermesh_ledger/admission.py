@@ -13,14 +13,14 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import trust_pb2
 from hypermesh_ledger.checks import Signature
 from hypermesh_ledger.errors import Undecided
-from hypermesh_ledger.execution import Block, Result, Vote, judge, signature
+from hypermesh_ledger.execution import Block, Result, Vote, judge, new_lease, signature
 from hypermesh_ledger.execution.context import signer_of
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share, Waiter
@@ -38,6 +38,8 @@ HALT_S: Final = 30.0
 """Longest wait of a submitter in which no block comes: then too few validators are there, or in reach."""
 DECIDED: Final = 20_000
 """Transactions of the newest blocks whose outcome a ledger with peers remembers, at most."""
+BUSY: Final = 256
+"""While so many operations wait, an Allocate is judged once, in its block."""
 FIRST_HASH = b"\0" * 32
 OUTDATED: Final = frozenset(
     {
@@ -83,6 +85,8 @@ class Admission:
         self._admissions: dict[bytes, asyncio.Task[int | None]] = {}
         self._decided: dict[bytes, Result] = {}
         """The oldest first; only with peers. A peer's copy may come after the block, when its submitter was told."""
+        self._refused: dict[bytes, None] = {}
+        """The oldest first."""
         self._moved = -math.inf
         """When the newest block was committed here, by the loop's clock."""
 
@@ -221,7 +225,7 @@ class Admission:
                     later.append((index, decoded))
                     continue
                 try:
-                    end(index, self._judged(decoded, decoded.raw))
+                    end(index, self._judged(decoded, turn is self._peers))
                 except Unsettled:
                     later.append((index, decoded))
                 except Refused as refusal:
@@ -256,11 +260,13 @@ class Admission:
         with contextlib.suppress(VerifierLost, Busy):
             await self._core.verdicts.settle_signatures(checks)
 
-    async def admit(self, tx: bytes, tx_hash: bytes, decoded: operations.Decoded | None = None) -> int | None:
+    async def admit(
+        self, tx: bytes, tx_hash: bytes, decoded: operations.Decoded | None = None, heard: bool = False
+    ) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.
 
-        Returns the height when it is committed already (asking again changes nothing), else None: it is pooled
-        and a block will decide. Raises Refused.
+        heard: a peer has told it. Returns the height when it is committed already (asking again changes nothing), else
+        None: it is pooled and a block will decide. Raises Refused.
         """
         if tx_hash in self._core.pool:
             return None
@@ -269,9 +275,9 @@ class Admission:
             if task is None:
                 decoded = decoded or operations.decode(tx)
                 try:
-                    return self._judged(decoded, tx)
+                    return self._judged(decoded, heard)
                 except Unsettled as unsettled:
-                    task = asyncio.ensure_future(self._admit(decoded, tx, unsettled))
+                    task = asyncio.ensure_future(self._admit(decoded, heard, unsettled))
                 self._admissions[tx_hash] = task
                 task.add_done_callback(lambda _: self._admissions.pop(tx_hash, None))
             return await asyncio.shield(task)
@@ -279,15 +285,15 @@ class Admission:
             self._core.metrics.refused(refusal.reason, "ingress")
             raise
 
-    async def _admit(self, decoded: operations.Decoded, tx: bytes, unsettled: Unsettled) -> int | None:
+    async def _admit(self, decoded: operations.Decoded, heard: bool, unsettled: Unsettled) -> int | None:
         while True:
             await self._settle(unsettled, decoded)
             try:
-                return self._judged(decoded, tx)
+                return self._judged(decoded, heard)
             except Unsettled as another:
                 unsettled = another
 
-    def _judged(self, decoded: operations.Decoded, tx: bytes) -> int | None:
+    def _judged(self, decoded: operations.Decoded, heard: bool) -> int | None:
         """Its height, or None and it is in the pool. Raises Refused, Unsettled."""
         decided = self._decided.get(decoded.tx_hash)
         if decided is not None:
@@ -298,15 +304,24 @@ class Admission:
         moment = max(head.time_ms, time.time_ns() // 1_000_000)
         block = Block(head.height + 1, moment, FIRST_HASH, (), self._core.votes)
         try:
-            height = judge(self._core.base, block, decoded, self._core.verdicts.known)
+            height = self._height(block, decoded, heard)
         except Refused as refusal:
             if not self._core.pool.gossips or refusal.reason not in OUTDATED:
                 raise
             height = block.height
         if height <= head.height:
             return height
-        self._core.pool.add(decoded, tx, self._share(decoded.envelope.signer))
+        self._core.pool.add(decoded, self._share(decoded.envelope.signer), heard)
         return None
+
+    def _height(self, block: Block, decoded: operations.Decoded, heard: bool) -> int:
+        """As `judge`, but an Allocate's terms are left to its block when a peer has judged them, and while many wait.
+
+        Not of what a block has refused: anybody may bring it again, and fill its signer's share with it.
+        """
+        base, known = self._core.base, self._core.verdicts.known
+        left = (heard or len(self._core.pool) >= BUSY) and decoded.tx_hash not in self._refused
+        return block.height if left and new_lease(base, block, decoded, known) else judge(base, block, decoded, known)
 
     def _share(self, signer: bytes) -> Share:
         """How much of the pool a key may fill; an operator speaks for a whole cluster."""
@@ -326,10 +341,18 @@ class Admission:
     def decided(self, results: Sequence[Result]) -> None:
         """A block was committed. With peers, what it said is remembered; without, nothing comes late."""
         self._moved = asyncio.get_running_loop().time()
+        for result in results:
+            if result.reason is not None:
+                self._refused[result.tx_hash] = None
+        _drop_oldest(self._refused)
         if not self._core.pool.gossips:
             return
         for result in results:
             if result.reason is None or result.tx_hash not in self._decided:
                 self._decided[result.tx_hash] = result
-        for tx_hash in list(itertools.islice(self._decided, max(len(self._decided) - DECIDED, 0))):
-            del self._decided[tx_hash]
+        _drop_oldest(self._decided)
+
+
+def _drop_oldest(decided: dict[bytes, Any]) -> None:
+    for tx_hash in list(itertools.islice(decided, max(len(decided) - DECIDED, 0))):
+        del decided[tx_hash]

@@ -31,6 +31,7 @@ from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import CometbftSilent, HomeUnusable, Interrupted, Restored, Unrunnable
 from hypermesh_ledger.execution.validators import address_of
 from hypermesh_ledger.genesis import make_genesis
+from hypermesh_ledger.hearing import Hearing
 from hypermesh_ledger.ingress import Peer, make_peer_server, make_server
 from hypermesh_ledger.joining import Own
 from hypermesh_ledger.measuring import Places
@@ -44,6 +45,7 @@ from hypermesh_ledger.retention import WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.store import Store, committed_height
 from hypermesh_ledger.supervisor import EX_CONFIG
+from hypermesh_ledger.telling import Telling
 from hypermesh_ledger.validator_key import public_key
 from hypermesh_ledger.verdicts import Verdicts
 from hypermesh_ledger.verifier import Verifier
@@ -165,6 +167,7 @@ async def run(options: argparse.Namespace) -> None:
         address = address_of(public_key(VALIDATOR_KEY))
         core.rechecks = Rechecks(address, core.metrics)
         core.places = Places(address, core.metrics, lambda: store.snapshot)
+    core.telling = Telling(core.pool) if several else None
     core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
     core.metrics.watch_process(verifier, core.consensus, snapshots, here)
@@ -186,7 +189,10 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(joined.renew())
             tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
-                tasks.create_task(progress.peers.follow(core.pool.tell_again))
+                tasks.create_task(progress.peers.follow())
+                tasks.create_task(Hearing(core.admission, core.pool, progress.peers.clients()).run())
+            if core.telling is not None:
+                tasks.create_task(core.telling.run())
             if core.rechecks is not None:
                 tasks.create_task(core.rechecks.run())
             if candidacy is not None:

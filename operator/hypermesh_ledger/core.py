@@ -22,7 +22,6 @@ from hypermesh_ledger.checks import Check
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.execution import Block, Outcome, Vote, execute, extensions
 from hypermesh_ledger.execution.context import read
-from hypermesh_ledger.inbox import Inbox
 from hypermesh_ledger.looking import Looking
 from hypermesh_ledger.measuring import Places
 from hypermesh_ledger.metrics import Metrics
@@ -34,6 +33,7 @@ from hypermesh_ledger.retention import Retention, WithPeers
 from hypermesh_ledger.snapshots import Snapshots
 from hypermesh_ledger.state import Memory, Reader
 from hypermesh_ledger.store import Prepared, Store
+from hypermesh_ledger.telling import Telling
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.watches import Watches
 
@@ -70,7 +70,6 @@ class Core:
         self.metrics = metrics
         pool.lost = metrics.lost
         self.admission = Admission(self)
-        self.inbox = Inbox(self.admission.hear, self.admission.admit)
         self.watches = Watches(store)
         self.retention: Retention | WithPeers = Retention()
         self.born: Memory | None = None
@@ -82,6 +81,8 @@ class Core:
         """Of a ledger with peers."""
         self.votes: Sequence[Vote] = ()
         """Of the newest block executed: who signs blocks now."""
+        self.telling: Telling | None = None
+        """Of a ledger with peers."""
         self.presence = Presence()
         self.pace = Pace()
         self.consensus = Consensus(home.RPC_SOCKET)

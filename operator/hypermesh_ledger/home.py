@@ -62,10 +62,7 @@ max_packet_msg_payload_size = 32768
 flush_throttle_timeout = "2ms"
 
 [mempool]
-type = "app"
-broadcast = false
-max_tx_bytes = 1048576
-reap_interval = "50ms"
+type = "nop"
 
 [storage]
 discard_abci_responses = true
@@ -113,9 +110,7 @@ def configuration(network: Network | None) -> str:
     if not network.several:
         return with_peers
     with_peers = with_peers.replace("[rpc]\n", "[rpc]\nunsafe = true  # dial_peers, see peering\n")
-    with_peers = with_peers.replace("broadcast = false", "broadcast = true")
     with_peers = with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
-    with_peers = with_peers.replace('reap_interval = "50ms"', 'reap_interval = "20ms"')  # until others can propose it
     with_peers = with_peers.replace('sleep_duration = "10ms"', 'sleep_duration = "5ms"')  # waited for thrice a block
     return with_peers if network.trust is None else _with_state_sync(with_peers, network.trust)
 

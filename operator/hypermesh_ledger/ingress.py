@@ -210,6 +210,22 @@ class LedgerService:
             raise AssertionError  # abort has raised
         await self._core.places.measure(context)
 
+    async def pending(self, _: object, context: Any) -> None:
+        """See hypermesh_ledger.telling."""
+        await self._answerable(context, context)
+        if self._core.telling is None:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a ledger without peers tells nobody")
+            raise AssertionError  # abort has raised
+        try:
+            async with aclosing(self._core.telling.listen()) as told:
+                async for message in told:
+                    async with asyncio.timeout(WRITE_S):
+                        await context.write(message)
+        except (TooSlow, TimeoutError):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too slow; listen again")
+        except TooMany:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many listen already; listen again later")
+
     async def watch(self, raw: ledger_pb2.WatchRequest | None, context: Any) -> None:
         """RESOURCE_EXHAUSTED when the follower is too slow, or one too many; it should watch again."""
         request = await self._answerable(raw, context)
@@ -252,6 +268,7 @@ def _handlers(service: LedgerService, peer: Peer | None) -> grpc.GenericRpcHandl
         "LightBlock": _handler(unary, service.light_block, ledger_pb2.LightBlockRequest),
         "Measure": _handler(grpc.stream_stream_rpc_method_handler, service.measure, place_pb2.MeasureRequest),
     }
+    methods["Pending"] = stream(service.pending)  # its messages are bytes already
     if peer is not None:
         methods["Peer"] = _peer_handler(peer)
     return grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods)

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,8 +90,8 @@ class Peers:
         """How many there are."""
         return len(self._clients)
 
-    async def follow(self, look: Callable[[], None]) -> None:
-        """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever; calls `look` each time."""
+    async def follow(self) -> None:
+        """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever."""
         while True:
             answers = await self._ask()
             self.best, self.common = heights(answers)
@@ -101,7 +100,6 @@ class Peers:
                 _remember(answers)
             with contextlib.suppress(CometbftSilent):
                 await _connect(answers)
-            look()
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@
 One file a concern. Everything is integers, bytes and ordered scans; time is the block's; refusals are values.
 """
 
-from hypermesh_ledger.execution.block import Block, Outcome, Result, execute, judge, signature
+from hypermesh_ledger.execution.block import Block, Outcome, Result, execute, judge, new_lease, signature
 from hypermesh_ledger.execution.context import Lie, Vote
 
-__all__ = ["Block", "Lie", "Outcome", "Result", "Vote", "execute", "judge", "signature"]
+__all__ = ["Block", "Lie", "Outcome", "Result", "Vote", "execute", "judge", "new_lease", "signature"]

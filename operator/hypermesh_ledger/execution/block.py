@@ -142,6 +142,20 @@ def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verif
     return _judge(_context(fork, block, chain_id, genesis, epoch, verify, decoded, trial=True))
 
 
+def new_lease(base: Reader, block: Block, decoded: operations.Decoded, verify: Verify) -> bool:
+    """Whether it is an Allocate that was not committed before, rightly signed and in time; its terms are not judged.
+
+    Raises Refused when it is signed wrongly or not in time.
+    """
+    if decoded.kind != "allocate" or base.get(keys.allocation(decoded.operation.allocate.allocation_id)) is not None:
+        return False
+    genesis, chain_id = _fixed(base)
+    context = _context(Fork(base), block, chain_id, genesis, epochs.current(base), verify, decoded, trial=True)
+    _check_validity(context, decoded.operation)
+    _signer(context)
+    return True
+
+
 def _context(
     state: Fork,
     block: Block,

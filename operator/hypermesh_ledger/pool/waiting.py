@@ -30,8 +30,8 @@ GAVE_WAY: Final = (
 )
 SMALL_BYTES: Final = 4_096
 """Of transactions no larger the pool keeps also what they decode to, about as much again."""
-AGAIN: Final = 256
-"""Transactions of which peers are told once more at a time."""
+LINGERING: Final = Share(256, 1 << 20)
+"""How much of what waits for long is named at a time."""
 _SLACK: Final = 64
 
 Waiter = Callable[[Result], None]
@@ -42,7 +42,7 @@ class Pool:
     """Transactions by their hash, with their signers. All calls on one event loop."""
 
     def __init__(self, gossip: bool = False, whole: Share = WHOLE) -> None:
-        """gossip: keep a list of what peers have not been told yet (`reap`); whole: what may wait in all."""
+        """gossip: keep a list of what peers have not been told yet (`untold`); whole: what may wait in all."""
         self.lost: Lost = lambda reason, rank: None
         """Called when a transaction leaves undecided, with its class: Reason.MempoolFull or Reason.Expired."""
         self.whole = whole
@@ -57,6 +57,7 @@ class Pool:
         self._untold: dict[Class, deque[bytes]] | None = {rank: deque() for rank in Class} if gossip else None
         self._old, self._again = 0, -1
         self._filled = asyncio.Event()
+        self._news = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -85,15 +86,16 @@ class Pool:
 
     # -- in --------------------------------------------------------------------------------------------------
 
-    def add(self, decoded: Decoded, tx: bytes, share: Share = EVERYBODYS_SHARE) -> None:
+    def add(self, decoded: Decoded, share: Share = EVERYBODYS_SHARE, heard: bool = False) -> None:
         """Admit a checked transaction; once more changes nothing. share: how much its signer may have here.
 
-        Raises Refused(MempoolFull).
+        heard: a peer has told it, which tells all others too. Raises Refused(MempoolFull).
         """
         if decoded.tx_hash in self:
             return
         rank, signer = class_of(decoded.kind), decoded.envelope.signer
         until, sequence = decoded.operation.valid_until_ms, next(self._sequence)
+        tx = decoded.raw
         entry = Entry(decoded.tx_hash, tx, signer, rank, until, self._blocks, sequence, rank)
         entry.decoded = decoded if len(tx) <= SMALL_BYTES else None
         for other in self._giving_way(entry, share):
@@ -109,8 +111,9 @@ class Pool:
         if len(self._ends) > 2 * len(self) + _SLACK:
             self._ends = [(each.valid_until_ms, each.tx_hash) for each in self._entries.values()]
             heapq.heapify(self._ends)
-        if self._untold is not None:
+        if self._untold is not None and not heard:
             self._untold[rank].append(entry.tx_hash)
+            self._news.set()
         self._filled.set()
 
     def _giving_way(self, entry: Entry, share: Share) -> list[Entry]:
@@ -182,8 +185,12 @@ class Pool:
                 taken.append(entry.tx)
         return taken
 
-    def reap(self, max_bytes: int) -> list[bytes]:
-        """What peers have not been told yet, the first class first; max_bytes 0 for no limit."""
+    async def news(self) -> None:
+        """Until there is something that peers have not been told."""
+        await self._news.wait()
+
+    def untold(self, max_bytes: int) -> list[bytes]:
+        """What peers have not been told yet, the first class first; max_bytes is more than any transaction has."""
         taken: list[bytes] = []
         size = 0
         for untold in (self._untold or {}).values():
@@ -191,27 +198,41 @@ class Pool:
                 entry = self._entries.get(untold[0])
                 if entry is not None:
                     size += entry.size
-                    if max_bytes and size > max_bytes:
+                    if size > max_bytes:
                         return taken
                     taken.append(entry.tx)
                 untold.popleft()
+        self._news.clear()
         return taken
 
-    def tell_again(self) -> None:
-        """Peers are told once more of what has waited since the last call, some of it at a time, in turns.
+    def all(self, max_bytes: int) -> Iterator[list[bytes]]:
+        """All that waits now, so much at a time; what leaves meanwhile is left out."""
+        taken: list[bytes] = []
+        size = 0
+        for entry in list(self._entries.values()):
+            if entry.tx_hash in self:
+                size += entry.size
+                if size > max_bytes:
+                    yield taken
+                    taken, size = [], entry.size
+                taken.append(entry.tx)
+        if taken:
+            yield taken
 
-        CometBFT tells each transaction once, to whom it is connected with then, and a peer that is catching up does not
-        listen. Without this, what is submitted to a ledger without a seat, which proposes no blocks, might never
-        reach one that does.
-        """
-        if self._untold is None or sum(map(len, self._untold.values())) > len(self):  # CometBFT isn't asking
-            return
+    def lingering(self) -> list[bytes]:
+        """Some of what has waited since the last call, all of it in turns."""
         waiting = [entry for entry in self._entries.values() if entry.sequence < self._old]
-        some = ([entry for entry in waiting if entry.sequence > self._again] or waiting)[:AGAIN]
-        for entry in some:
-            self._untold[entry.current].append(entry.tx_hash)
+        some = [entry for entry in waiting if entry.sequence > self._again] or waiting
+        taken: list[bytes] = []
+        size = 0
+        for entry in some[: LINGERING.txs]:
+            size += entry.size
+            if taken and size > LINGERING.bytes:
+                break
+            taken.append(entry.tx)
             self._again = entry.sequence
         self._old = next(self._sequence)
+        return taken
 
     def decide(self, results: Iterable[Result], time_ms: int) -> None:
         """A committed block and its time: what it decided and what it outlived leaves, submitters get the answer."""

@@ -1,4 +1,4 @@
-"""The same forgeries by CometBFT's roads: CheckTx, InsertTx, proposals and decided blocks, through the ABCI methods.
+"""The same forgeries by other ledgers' roads: what they tell, what they propose, and what is decided.
 
 A lying proposer can put anything into a block, and when enough others lie too, have it decided: whatever it is, honest
 applications must answer alike, refuse each transaction for its reason, and go on.
@@ -7,6 +7,7 @@ applications must answer alike, refuse each transaction for its reason, and go o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,13 +18,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh_ledger.abci.check_tx import RETRY_CODE
 from hypermesh_ledger.abci.server import METHODS
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.inbox import MAX_TXS
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
-from ...adversary.forgeries import FORM, forgeries
+from ...adversary.forgeries import BAD_SIGNATURE, FORM, forgeries
 from ...adversary.scenes import Forgery
 from ...builders import TrustRoot
 from ..ledger.test_core import core_of
@@ -32,6 +31,7 @@ from .test_forgeries import Stage, seeded, transaction
 SAMPLE = 1_000
 """Forgeries of each road; all of them take the road of test_forgeries."""
 ACCEPT = abci.ResponseProcessProposal.ACCEPT
+NOT_THE_SIGNERS = BAD_SIGNATURE | {Reason.WrongChain, Reason.Expired, Reason.ValidityTooLong, Reason.UnknownSigner}
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +72,19 @@ def block(stage: Stage, core: Core, txs: Sequence[bytes]) -> abci.RequestFinaliz
     return abci.RequestFinalizeBlock(height=core.store.head.height + 1, time=at, hash=b"h" * 32, txs=txs)
 
 
-async def test_check_tx_refuses_with_the_reason_and_pools_nothing(core: Core, found: list[Forgery]) -> None:
-    for forgery in found:
-        answer = await call(core, "check_tx", abci.RequestCheckTx(tx=forgery.tx))
-        assert answer.code == 1, forgery.name
-        assert Reason(answer.data.decode()) in forgery.reasons, forgery.name
-        assert answer.log
-    for tx in garbage(random.Random(1)):
-        answer = await call(core, "check_tx", abci.RequestCheckTx(tx=tx))
-        assert (answer.code, Reason(answer.data.decode()) in FORM) == (1, True)
-    assert not len(core.pool)
-
-
-async def test_insert_tx_drops_what_is_forged_and_never_holds_more_than_its_bound(
-    core: Core, found: list[Forgery]
-) -> None:
-    """Offered faster than they can be checked: the peer is told to come again, and nothing stays behind."""
-    codes = []
-    for tx in [*(forgery.tx for forgery in found), *garbage(random.Random(2)), *(forgery.tx for forgery in found)]:
-        codes.append((await METHODS["insert_tx"](core, abci.RequestInsertTx(tx=tx))).code)
-        assert len(core.inbox) <= MAX_TXS
-    assert set(codes) <= {0, RETRY_CODE}
-    async with asyncio.timeout(120):
-        while len(core.inbox):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert (core.inbox._bytes, len(core.pool)) == (0, 0)
+async def test_what_a_peer_tells_is_judged_as_well_as_what_a_client_brings(core: Core, found: list[Forgery]) -> None:
+    """But for an Allocate's terms, which its block judges: see below. What is pooled at all is signed rightly."""
+    told = [*(forgery.tx for forgery in found), *garbage(random.Random(1)), *garbage(random.Random(2))]
+    for first in range(0, len(told), 64):
+        for decoded in await core.admission.hear(told[first : first + 64]):
+            with contextlib.suppress(Refused):  # for its proof
+                await core.admission.admit(decoded.raw, decoded.tx_hash, decoded, heard=True)
+    pooled = set(core.pool.take(1 << 30, 0))
+    let_in = [forgery for forgery in found if forgery.tx in pooled]
+    assert len(let_in) == len(pooled), "no garbage"
+    for forgery in let_in:
+        assert operations.decode(forgery.tx).kind == "allocate", forgery.name
+        assert not forgery.reasons & NOT_THE_SIGNERS, forgery.name
 
 
 async def test_a_proposal_is_rejected_for_its_form_alone(core: Core, stage: Stage, found: list[Forgery]) -> None:

@@ -1,4 +1,4 @@
-"""When a block is made: at once for what waits or is due, else when time must go on; and peers are answered at once."""
+"""When a block is made: at once for what waits or is due, else when time must go on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hypermesh import operations
 from hypermesh_clients import mirror
-from hypermesh_ledger import application, home, inbox, supervisor
+from hypermesh_ledger import application, home, supervisor
 from hypermesh_ledger.abci import prepare_proposal as prepare_module
-from hypermesh_ledger.abci.check_tx import RETRY_CODE
-from hypermesh_ledger.abci.insert_tx import insert_tx
 from hypermesh_ledger.abci.prepare_proposal import prepare_proposal
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.execution import Result
@@ -71,21 +68,21 @@ def test_what_is_due(settled: Settled) -> None:
 async def test_what_waits_is_proposed_at_once_and_its_arrival_wakes(core: Core) -> None:
     proposing = asyncio.create_task(propose(core))
     await asyncio.sleep(0)
-    core.pool.add(decoded("allocate", b"1"), b"1")
+    core.pool.add(decoded("allocate", b"1"))
     assert await proposing == [b"1"]
     assert await propose(core) == [b"1"]
 
 
 @pytest.mark.usefixtures("patient")
 async def test_a_clock_that_stood_still_judges_nothing(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    core.pool.add(decoded("allocate", b"1"), b"1")
+    core.pool.add(decoded("allocate", b"1"))
     outage_ms = (prepare_module.STALE_S + 5) * 1000
     assert await propose(core, int(time.time() * 1000) - outage_ms) == []
     core.pool.decide([Result(b"1", 1)], 0)
     monkeypatch.setattr(prepare_module, "FRESH_S", 0.0)  # any wait is too long
     proposing = asyncio.create_task(propose(core))
     await asyncio.sleep(0.01)
-    core.pool.add(decoded("allocate", b"2"), b"2")
+    core.pool.add(decoded("allocate", b"2"))
     assert await proposing == []
 
 
@@ -105,20 +102,3 @@ def test_idle_fits_into_everybodys_patience() -> None:
         assert found is not None
         assert idle_s + 1 <= int(found[1]) <= 2 * idle_s
     assert min(application.SILENT_S, mirror.HALTED_S, supervisor.STALL_S) > home.IDLE_S * 3
-
-
-async def test_peers_are_answered_before_anything_is_checked(
-    core: Core, settled: Settled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tx = settled.allocate(allocation(settled.node, settled.cpu, "gossip", 1))
-    assert (await insert_tx(core, abci.RequestInsertTx(tx=tx))).code == 0
-    assert not len(core.pool)  # not checked yet
-    assert (await insert_tx(core, abci.RequestInsertTx(tx=b"noise"))).code == 0
-    async with asyncio.timeout(LONG_S):
-        while len(core.inbox):  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-    assert operations.tx_hash(tx) in core.pool
-    assert (len(core.pool), core.inbox._bytes) == (1, 0)
-    monkeypatch.setattr(inbox, "MAX_BYTES", len(tx))
-    answers = [await insert_tx(core, abci.RequestInsertTx(tx=each)) for each in (tx, b"one too many")]
-    assert [answer.code for answer in answers] == [0, RETRY_CODE]

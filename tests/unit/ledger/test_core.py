@@ -17,7 +17,7 @@ from hypermesh_ledger import admission, looking
 from hypermesh_ledger import core as core_module
 from hypermesh_ledger import verifier as verifier_module
 from hypermesh_ledger.admission import TOGETHER
-from hypermesh_ledger.checks import Check, Signature, Verify
+from hypermesh_ledger.checks import Check, Signature
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.errors import HeightNotKept, TooManyLookBack, Undecided
 from hypermesh_ledger.execution import Block, Outcome, Result, execute
@@ -25,7 +25,6 @@ from hypermesh_ledger.history import Past
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.pool import EVERYBODYS_SHARE, OPERATORS_SHARE, Pool, Share
 from hypermesh_ledger.pool.limits import WHOLE
-from hypermesh_ledger.state import Reader
 from hypermesh_ledger.store import Store
 from hypermesh_ledger.verdicts import Unsettled, Verdicts
 from hypermesh_ledger.verifier import Verifier
@@ -294,25 +293,27 @@ async def test_what_waits_for_a_proof_is_in_nobodys_way(
     slow, slow_too, beside, other, told = (
         settled.allocate(allocation(settled.node, settled.cpu, name, 1)) for name in names
     )
-    proven, judged = asyncio.Event(), admission.judge
+    proven, judged = asyncio.Event(), core.admission._height
 
-    def judge(base: Reader, block: Block, decoded: operations.Decoded, known: Verify) -> int:
+    def height(block: Block, decoded: operations.Decoded, heard: bool) -> int:
         if decoded.raw in (slow, slow_too) and not proven.is_set():
             raise Unsettled(Signature(b"", b"", b"", b"", b""))
-        return judged(base, block, decoded, known)
+        return judged(block, decoded, heard)
 
     async def settle(check: Check, lane: bytes | None = None) -> None:
         await proven.wait()
 
-    monkeypatch.setattr(admission, "judge", judge)
+    monkeypatch.setattr(core.admission, "_height", height)
     monkeypatch.setattr(core.verdicts, "settle", settle)
     calls = [asyncio.create_task(anext(core.admission.submit_many(txs))) for txs in ([slow, beside], [other])]
-    assert all(core.inbox.offer(tx) for tx in (slow_too, told))
+    (later,) = await core.admission.hear([slow_too, told])
+    assert later.raw == slow_too
     await until(lambda: len(core.pool) == 3)
     assert all(operations.tx_hash(tx) in core.pool for tx in (beside, other, told))
-    assert len(core.inbox) == 1
+    proving = asyncio.create_task(core.admission.admit(later.raw, later.tx_hash, later, heard=True))
     proven.set()
-    await until(lambda: (len(core.pool), len(core.inbox)) == (5, 0))
+    await until(lambda: len(core.pool) == 5)
+    assert await proving is None
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
@@ -326,40 +327,10 @@ async def test_what_peers_tell_waits_for_no_call(settled: Settled, tmp_path: Pat
     core, verifier = core_of(settled, tmp_path / "state", gossip=True)
     async with core.admission._calls.decoding, core.admission._calls.judging:
         call = asyncio.create_task(anext(core.admission.submit_many([b"noise"])))
-        assert core.inbox.offer(settled.allocate(allocation(settled.node, settled.cpu, "told", 1)))
-        await until(lambda: len(core.pool) == 1)
+        assert not await core.admission.hear([settled.allocate(allocation(settled.node, settled.cpu, "told", 1))])
+        assert len(core.pool) == 1
         assert not call.done()
     assert [index for index, _ in await call] == [0]
-    await verifier.close()
-    core.store.close()
-
-
-async def test_copies_of_one_transaction_leave_no_less_room_for_peers(
-    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two that are heard together, one finds a proof under way, and the other that it is through."""
-    core, verifier = core_of(settled, tmp_path / "state")
-    slow, beside = (settled.allocate(allocation(settled.node, settled.cpu, name, 1)) for name in ("slow", "beside"))
-    proven, judged = asyncio.Event(), admission.judge
-
-    def judge(base: Reader, block: Block, decoded: operations.Decoded, known: Verify) -> int:
-        if decoded.raw == beside:
-            proven.set()
-        elif not proven.is_set():
-            raise Unsettled(Signature(b"", b"", b"", b"", b""))
-        return judged(base, block, decoded, known)
-
-    async def settle(check: Check, lane: bytes | None = None) -> None:
-        await proven.wait()
-
-    monkeypatch.setattr(admission, "judge", judge)
-    monkeypatch.setattr(core.verdicts, "settle", settle)
-    first = asyncio.create_task(core.admission.admit(slow, operations.tx_hash(slow)))
-    await until(lambda: bool(core.admission._admissions))
-    assert all(core.inbox.offer(tx) for tx in (slow, beside, *[b"noise"] * (8 * TOGETHER - 3), slow))
-    await until(lambda: core.inbox._worker is not None and core.inbox._worker.done() and not core.inbox._proofs)
-    assert await first is None
-    assert (len(core.pool), len(core.inbox), core.inbox._bytes) == (2, 0, 0)
     await verifier.close()
     core.store.close()
 

@@ -20,7 +20,7 @@ TWO = Share(2, PLENTY)
 
 
 def put(pool: Pool, kind: str, name: bytes, signer: bytes = b"", share: Share = TWO, until_ms: int = 1 << 50) -> None:
-    pool.add(decoded(kind, name, signer, until_ms), name, share)
+    pool.add(decoded(kind, name, signer, until_ms), share)
 
 
 def test_every_kind_has_its_class() -> None:
@@ -233,38 +233,39 @@ def test_everybody_who_waits_is_told_once() -> None:
     assert (first, second, gone) == ([result], [result], [])
 
 
-def test_peers_are_told_each_transaction_once_the_first_class_first() -> None:
+async def test_peers_are_told_each_transaction_once_the_first_class_first() -> None:
     pool = Pool(gossip=True)
     for name, kind in ((b"a" * 10, "allocate"), (b"b" * 10, "allocate"), (b"c" * 10, "release"), (b"d", "allocate")):
         put(pool, kind, name, name)
+    pool.add(decoded("allocate", b"heard"), heard=True)
     pool.decide([Result(b"b" * 10, 1)], 0)  # what is decided needs no telling
-    assert pool.reap(12 + TX_OVERHEAD) == [b"c" * 10]
-    assert pool.reap(0) == [b"a" * 10, b"d"]
-    assert pool.reap(0) == []
+    async with asyncio.timeout(10):
+        await pool.news()
+    assert pool.untold(12 + TX_OVERHEAD) == [b"c" * 10]
+    assert pool.untold(1 << 20) == [b"a" * 10, b"d"]
+    assert pool.untold(1 << 20) == []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pool.news()
+    waits = [b"a" * 10, b"c" * 10, b"d", b"heard"]
+    told = pool.all(12 + TX_OVERHEAD)
+    assert next(told) == waits[:1]
+    pool.decide([Result(b"d", 2)], 0)
+    assert list(told) == [[b"c" * 10], [b"heard"]], "what has left meanwhile is left out"
 
 
-def test_peers_are_told_again_what_waits_for_long_all_of_it_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "AGAIN", 2)
+def test_what_lingers_is_named_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LINGERING", Share(2, 1 << 20))
     pool = Pool(gossip=True)
     for name in (b"1", b"2", b"3"):
         put(pool, "allocate", name, name)
-    pool.reap(0)
-    pool.tell_again()
-    assert pool.reap(0) == [], "they have only just arrived"
+    assert pool.lingering() == [], "they have only just arrived"
     put(pool, "allocate", b"4", b"4")
-    pool.reap(0)
-    told = []
-    for _ in range(3):
-        pool.tell_again()
-        told.append(pool.reap(0))
-    assert told == [[b"1", b"2"], [b"3", b"4"], [b"1", b"2"]]
+    assert [pool.lingering() for _ in range(3)] == [[b"1", b"2"], [b"3", b"4"], [b"1", b"2"]]
     pool.decide([Result(each, 1) for each in (b"1", b"2", b"4")], 0)
-    pool.tell_again()
-    assert pool.reap(0) == [b"3"]
-    for _ in range(1_000):
-        pool.tell_again()
-    assert len(pool.reap(0)) <= 2 + waiting.AGAIN, "while CometBFT does not ask, it does not become more"
-    alone = Pool()
-    put(alone, "allocate", b"1", b"1")
-    alone.tell_again()
-    assert alone.reap(0) == []
+    assert pool.lingering() == [b"3"]
+    put(pool, "allocate", b"5" * 9, b"5")
+    pool.lingering()
+    monkeypatch.setattr(waiting, "LINGERING", Share(2, 9))
+    assert [pool.lingering() for _ in range(2)] == [[b"5" * 9], [b"3"]], "one that is larger goes alone"
+    assert not Pool().lingering()

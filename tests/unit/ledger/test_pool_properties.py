@@ -51,7 +51,7 @@ def test_nothing_is_lost_doubled_or_too_much(todo: list[tuple[object, ...]]) -> 
             case (str(signer), str(kind), int(size), int(lasts)):
                 name, until = named(number, signer, size), blocks + lasts if lasts else LATE
                 try:
-                    pool.add(decoded(kind, name, signer.encode(), until), name, SHARE)
+                    pool.add(decoded(kind, name, signer.encode(), until), SHARE)
                     admitted[name] = until
                 except Refused:
                     assert name not in pool
@@ -93,11 +93,11 @@ def test_a_newcomer_waits_for_one_of_each_other_sender(todo: list[object], kind:
             case (str(signer), str(its_kind), int(size), int()):
                 name = named(number, signer, size)
                 kinds[name] = its_kind
-                pool.add(decoded(its_kind, name, signer.encode()), name)
+                pool.add(decoded(its_kind, name, signer.encode()))
             case int(room):
                 pool.decide([Result(tx, 0) for tx in pool.take(room, 0)], 0)
     mine = b"X" * LARGEST
-    pool.add(decoded(kind, mine, b"X"), mine)
+    pool.add(decoded(kind, mine, b"X"))
     order = pool.take(1 << 20, 0)
     before = order[: order.index(mine)]
     if class_of(kind) is Class.ORDINARY:
@@ -116,7 +116,7 @@ def test_lanes_that_wait_get_the_same_bytes(arrivals: list[tuple[str, int]], roo
     pool = Pool()
     for number, (signer, size) in enumerate(arrivals):
         name = named(number, signer, size)
-        pool.add(decoded("allocate", name, signer.encode()), name)
+        pool.add(decoded("allocate", name, signer.encode()))
     left = Counter(signer for signer, _ in arrivals)
     served: Counter[str] = Counter()
     while len(pool):
@@ -138,7 +138,7 @@ def test_classes_in_order_and_each_lane_first_come_first_served(arrivals: list[t
     lanes: dict[tuple[str, Class], list[bytes]] = {}
     for number, (signer, kind, size, _) in enumerate(arrivals):
         name = named(number, signer, size)
-        pool.add(decoded(kind, name, signer.encode()), name)
+        pool.add(decoded(kind, name, signer.encode()))
         lanes.setdefault((signer, class_of(kind)), []).append(name)
     order = pool.take(1 << 20, 0)
     ranks = [rank for name in order for (_, rank), held in lanes.items() if name in held]
@@ -161,11 +161,11 @@ def test_an_ordinary_one_starves_under_no_flood_of_the_first_class(floods: int, 
             for _ in range(each):
                 number += 1
                 name = named(number, signer, LARGEST)
-                pool.add(decoded("prove", name, signer.encode()), name, Share(1 << 20, 1 << 40))
+                pool.add(decoded("prove", name, signer.encode()), Share(1 << 20, 1 << 40))
 
     flood(ahead)
     mine = b"X" * LARGEST
-    pool.add(decoded("allocate", mine, b"X"), mine)
+    pool.add(decoded("allocate", mine, b"X"))
     bound = LIFT_BLOCKS + -(-(floods + 1) // per_block)
     for waited in range(1, bound + 1):
         flood(per_block)
