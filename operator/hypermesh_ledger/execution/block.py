@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from hypermesh import falcon, operations
 from hypermesh.refusals import Reason, Refused
-from hypermesh.v1 import ledger_pb2, votes_pb2
+from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
 from hypermesh_ledger import keys
 from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.execution import (
@@ -143,7 +143,7 @@ def judge(base: Reader, block: Block, decoded: operations.Decoded, verify: Verif
 
 
 def new_lease(base: Reader, block: Block, decoded: operations.Decoded, verify: Verify) -> bool:
-    """Whether it is an Allocate that was not committed before, rightly signed and in time; its terms are not judged.
+    """Whether it is an Allocate of an operator, not committed before, signed and in time; its terms are not judged.
 
     Raises Refused when it is signed wrongly or not in time.
     """
@@ -152,8 +152,7 @@ def new_lease(base: Reader, block: Block, decoded: operations.Decoded, verify: V
     genesis, chain_id = _fixed(base)
     context = _context(Fork(base), block, chain_id, genesis, epochs.current(base), verify, decoded, trial=True)
     _check_validity(context, decoded.operation)
-    _signer(context)
-    return True
+    return _signer(context).body.role == trust_pb2.ROLE_OPERATOR
 
 
 def _context(
