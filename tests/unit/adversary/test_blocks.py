@@ -31,9 +31,7 @@ from .test_forgeries import Stage, seeded, transaction
 SAMPLE = 1_000
 """Forgeries of each road; all of them take the road of test_forgeries."""
 ACCEPT = abci.ResponseProcessProposal.ACCEPT
-NOT_THE_SIGNERS = (
-    FORM | BAD_SIGNATURE | {Reason.WrongChain, Reason.Expired, Reason.ValidityTooLong, Reason.UnknownSigner}
-)
+NOT_THE_SIGNERS = BAD_SIGNATURE | {Reason.WrongChain, Reason.Expired, Reason.ValidityTooLong, Reason.UnknownSigner}
 
 
 @pytest.fixture(scope="module")
