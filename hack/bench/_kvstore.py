@@ -123,7 +123,7 @@ def prepare(nodes: Sequence[Node]) -> None:
         home.prepare(node.directory, "kvstore", genesis, network)
         config = node.directory / "config" / "config.toml"
         text = config.read_text().replace(f'proxy_app = "unix://{home.ABCI_SOCKET}"', 'proxy_app = "kvstore"')
-        text = text.replace('type = "nop"', 'type = "flood"')
+        text = text.replace('type = "app"', 'type = "flood"').replace("broadcast = false", "broadcast = true")
         text = text.replace("create_empty_blocks = true", "create_empty_blocks = false")
         text = text.replace("[rpc]\n", f"[rpc]\nmax_subscriptions_per_client = {SUBSCRIPTIONS}\n")
         config.write_text(text)

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from hypermesh import falcon
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, ledger_pb2_grpc
 
@@ -92,7 +93,7 @@ class LedgerClient:
         call = self._stub.SubmitMany(ledger_pb2.SubmitManyRequest(envelopes=envelopes), timeout=timeout)
         try:
             async for some in call:
-                for answer in some.answers:
+                for answer in self._message(some).answers:
                     yield answer.index, self._outcome(answer.response)
         except grpc.aio.AioRpcError as error:
             raise self._unavailable(error) from error
@@ -134,7 +135,10 @@ class LedgerClient:
             async for message in call:
                 if len(message) > PENDING_BYTES:  # not parsed: empty envelopes would take eight times as much
                     raise LedgerUnavailable(f"The ledger at {self.target} tells {len(message)} bytes at once.")
-                yield ledger_pb2.PendingResponse.FromString(message).envelopes
+                told = ledger_pb2.PendingResponse.FromString(message).envelopes
+                if len(told) * falcon.SIGNATURE_BYTES > len(message):
+                    raise LedgerUnavailable(f"The ledger at {self.target} tells what is no operation: too short.")
+                yield told
         except DecodeError as error:
             raise LedgerUnavailable(f"The ledger at {self.target} tells what is no message.") from error
         except grpc.aio.AioRpcError as error:
@@ -209,7 +213,7 @@ class LedgerClient:
         call = self._stub.Watch(ledger_pb2.WatchRequest(node=node))
         try:
             async for changes in call:
-                yield changes
+                yield self._message(changes)
         except grpc.aio.AioRpcError as error:
             raise self._unavailable(error) from error
         finally:
@@ -222,7 +226,7 @@ class LedgerClient:
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
         try:
-            return await method(request, timeout=timeout)
+            return self._message(await method(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 raise _NotFound from error
@@ -230,11 +234,17 @@ class LedgerClient:
 
     async def _held(self, method: Any, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
         try:
-            return await method(request, timeout=timeout)
+            return self._message(await method(request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE):
                 raise NotHeld(error.details() or "") from error
             raise self._unavailable(error) from error
+
+    def _message(self, answer: Any) -> Any:
+        """gRPC makes None of bytes that are no message. Raises LedgerUnavailable."""
+        if answer is None:
+            raise LedgerUnavailable(f"The ledger at {self.target} tells what is no message.")
+        return answer
 
     def _unavailable(self, error: grpc.aio.AioRpcError) -> LedgerUnavailable:
         return LedgerUnavailable(

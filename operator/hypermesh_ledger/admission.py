@@ -184,12 +184,17 @@ class Admission:
     async def hear(self, txs: Sequence[bytes]) -> list[operations.Decoded]:
         """As `admit` for each of them, of peers; those that have to wait for a proof are not admitted but returned."""
 
-        def refused(_: int, outcome: int | Refused | None) -> None:
+        refused: list[Refused] = []
+
+        def judged(_: int, outcome: int | Refused | None) -> None:
             if isinstance(outcome, Refused):
-                _log.info("peer's transaction refused: %s", outcome)
+                refused.append(outcome)
 
         found = await self._decoded_in_turn(self._peers, txs)
-        return [decoded for _, decoded in await self._judged_in_turn(self._peers, found, lambda *_: None, refused)]
+        later = await self._judged_in_turn(self._peers, found, lambda *_: None, judged)
+        if refused:
+            _log.info("%d transactions of a peer refused; the first: %s", len(refused), refused[0])
+        return [decoded for _, decoded in later]
 
     async def _decoded_in_turn(self, turn: _Turn, txs: Sequence[bytes]) -> list[operations.Decoded | Refused]:
         """Signatures are verified outside of the turn: meanwhile the next call is decoded."""
@@ -306,7 +311,8 @@ class Admission:
         try:
             height = self._height(block, decoded, heard)
         except Refused as refusal:
-            if not self._core.pool.gossips or refusal.reason not in OUTDATED:
+            came_again = decoded.tx_hash in self._refused
+            if came_again or not self._core.pool.gossips or refusal.reason not in OUTDATED:
                 raise
             height = block.height
         if height <= head.height:

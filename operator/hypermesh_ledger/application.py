@@ -130,6 +130,12 @@ class Progress:
         nobody from it."""
         return self.peers is not None and self.peers.common > self.height + BEHIND_BLOCKS
 
+    def judges(self) -> bool:
+        """Whether the state is new enough to judge operations by."""
+        return (
+            self.restore is None and self._core is not None and self._core.store.head.height > 0 and not self.behind()
+        )
+
     def heartbeat(self) -> bytes:
         """The height; and with peers, the greatest of theirs, so that the supervisor knows whose fault a stop is."""
         self.look()
@@ -190,7 +196,7 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
                 tasks.create_task(progress.peers.follow())
-                tasks.create_task(Hearing(core.admission, core.pool, progress.peers.clients()).run())
+                tasks.create_task(Hearing(core.admission, core.pool, progress.peers.clients(), progress.judges).run())
             if core.telling is not None:
                 tasks.create_task(core.telling.run())
             if core.rechecks is not None:

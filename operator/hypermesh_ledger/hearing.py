@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -39,8 +39,12 @@ LINGER_S: Final = 3.0
 class Hearing:
     """Of one ledger. All calls on one event loop."""
 
-    def __init__(self, admission: Admission, pool: Pool, peers: Sequence[LedgerClient]) -> None:
+    def __init__(
+        self, admission: Admission, pool: Pool, peers: Sequence[LedgerClient], ready: Callable[[], bool]
+    ) -> None:
+        """ready: whether there is a state that operations can be judged by; until then nobody is listened to."""
         self._admission = admission
+        self._ready = ready
         self._pool = pool
         self._peers = peers
 
@@ -55,6 +59,8 @@ class Hearing:
         async with asyncio.TaskGroup() as proofs:
             few = asyncio.Semaphore(PROOFS)
             while True:
+                while not self._ready():  # noqa: ASYNC110 - blocks' doing
+                    await asyncio.sleep(AGAIN_S)
                 with contextlib.suppress(LedgerUnavailable):
                     async with aclosing(peer.pending()) as told:
                         async for txs in told:
@@ -84,10 +90,23 @@ class Hearing:
             few.release()
 
     async def _pass_on(self) -> None:
+        some: list[bytes] = []
+        refused = 0
         for peer in itertools.cycle(self._peers):
             await asyncio.sleep(LINGER_S)
-            if some := self._pool.lingering():
-                with contextlib.suppress(LedgerUnavailable):
-                    async with aclosing(peer.submit_many(some, LINGER_S)) as told:
-                        async for _ in told:
-                            pass  # its block tells, here too
+            if not refused:
+                some = self._pool.lingering()
+            taken = not some or await self._taken(peer, some)
+            refused = 0 if taken else (refused + 1) % len(self._peers)  # to the next one, until all were asked
+
+    async def _taken(self, peer: LedgerClient, txs: Sequence[bytes]) -> bool:
+        try:
+            async with aclosing(peer.submit_many(txs, LINGER_S)) as told:
+                async for _ in told:
+                    pass  # its block tells, here too
+        except LedgerUnavailable:
+            return False
+        except Exception:  # noqa: BLE001 - what one peer answers must not end this
+            _log.exception("%d transactions could not be submitted to a peer", len(txs))
+            return False
+        return True

@@ -62,7 +62,9 @@ max_packet_msg_payload_size = 32768
 flush_throttle_timeout = "2ms"
 
 [mempool]
-type = "nop"
+type = "app"  # "nop" has no state sync
+broadcast = false
+max_tx_bytes = 1048576
 
 [storage]
 discard_abci_responses = true

@@ -217,7 +217,7 @@ class LedgerService:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a ledger without peers tells nobody")
             raise AssertionError  # abort has raised
         try:
-            async with aclosing(self._core.telling.listen()) as told:
+            async with aclosing(self._core.telling.listen(context.peer().rpartition(":")[0])) as told:
                 async for message in told:
                     async with asyncio.timeout(WRITE_S):
                         await context.write(message)

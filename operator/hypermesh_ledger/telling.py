@@ -21,11 +21,14 @@ MESSAGE_BYTES: Final = 2 << 20
 """Of a message, at most; more than any operation has."""
 BEHIND_BYTES: Final = 32 << 20
 """Who has more than this still to take is cut off, and begins again when it can."""
-LISTENERS: Final = 64
+LISTENERS: Final = 256
+OF_ONE_HOST: Final = 4
+"""Of them, at most: else a stranger with one connection would keep all ledgers out."""
 
 
 class _Listener:
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        self.host = host
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._bytes = 0
 
@@ -62,11 +65,11 @@ class Telling:
                     listener.tell(message)
             await asyncio.sleep(PAUSE_S)
 
-    async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Serialized PendingResponses. Raises TooSlow, TooMany."""
-        if len(self) >= LISTENERS:
+    async def listen(self, host: str) -> AsyncGenerator[bytes, None]:
+        """Serialized PendingResponses. host: who listens, without the port. Raises TooSlow, TooMany."""
+        if len(self) >= LISTENERS or sum(each.host == host for each in self._listeners) >= OF_ONE_HOST:
             raise TooMany
-        listener = _Listener()
+        listener = _Listener(host)
         self._listeners.add(listener)
         try:
             for some in self._pool.all(MESSAGE_BYTES):

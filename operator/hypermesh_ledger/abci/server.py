@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from hypermesh_ledger.abci.apply_snapshot_chunk import apply_snapshot_chunk
+from hypermesh_ledger.abci.check_tx import check_tx
 from hypermesh_ledger.abci.commit import commit
 from hypermesh_ledger.abci.extend_vote import extend_vote
 from hypermesh_ledger.abci.finalize_block import finalize_block
 from hypermesh_ledger.abci.framing import encode_response, read_request
 from hypermesh_ledger.abci.info import info
 from hypermesh_ledger.abci.init_chain import init_chain
+from hypermesh_ledger.abci.insert_tx import insert_tx
 from hypermesh_ledger.abci.list_snapshots import list_snapshots
 from hypermesh_ledger.abci.load_snapshot_chunk import load_snapshot_chunk
 from hypermesh_ledger.abci.offer_snapshot import offer_snapshot
@@ -35,6 +37,8 @@ METHODS: Final[dict[str, Method]] = {
     "info": info,
     "init_chain": init_chain,
     "query": query,
+    "check_tx": check_tx,
+    "insert_tx": insert_tx,
     "prepare_proposal": prepare_proposal,
     "process_proposal": process_proposal,
     "finalize_block": finalize_block,

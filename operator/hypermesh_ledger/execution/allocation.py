@@ -168,7 +168,7 @@ def _address(decoded: Decoded, network: bytes, owner: bytes, asset_type: int, ha
     """Where the allocation of an asset in this owner's network must live; 16 bytes. Raises Refused(AddressWrong)."""
     operation = decoded.operation.allocate
     asked, allocation_id = operation.address_counter, operation.allocation_id
-    if all(asked != addressing.allocation_counter(allocation_id, each) for each in range(ADDRESS_ATTEMPTS)):
+    if asked not in (addressing.allocation_counter(allocation_id, each) for each in range(ADDRESS_ATTEMPTS)):
         text = f"The address counter {asked} does not follow from the allocation's id."
         raise Refused(Reason.AddressWrong, text)
     return expected_address(network, owner, asset_type, hardware_id, asked)

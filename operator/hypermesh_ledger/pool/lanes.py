@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from hypermesh.operations import Decoded
@@ -45,16 +45,14 @@ class Entry:
     start: int = 0
     decoded: Decoded | None = None
     """Kept of small ones, so that a block need not decode them again."""
+    size: int = field(init=False)
+    """Bytes in a block."""
+    lane: LaneId = field(init=False)
+    """Where it waits within its class."""
 
-    @property
-    def size(self) -> int:
-        """Bytes in a block."""
-        return len(self.tx) + TX_OVERHEAD
-
-    @property
-    def lane(self) -> LaneId:
-        """Where it waits within its class."""
-        return self.signer, self.kind_class
+    def __post_init__(self) -> None:
+        self.size = len(self.tx) + TX_OVERHEAD
+        self.lane = self.signer, self.kind_class
 
 
 class Lane:

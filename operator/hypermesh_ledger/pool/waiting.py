@@ -209,8 +209,9 @@ class Pool:
         """All that waits now, so much at a time; what leaves meanwhile is left out."""
         taken: list[bytes] = []
         size = 0
-        for entry in list(self._entries.values()):
-            if entry.tx_hash in self:
+        for tx_hash in list(self._entries):  # not entries: a slow listener would keep all of them
+            entry = self._entries.get(tx_hash)
+            if entry is not None:
                 size += entry.size
                 if size > max_bytes:
                     yield taken

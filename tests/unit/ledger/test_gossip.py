@@ -33,6 +33,8 @@ from ...integration.ledger_fixture import write_tls
 from .test_core import core_of, until
 from .world import Settled
 
+NOISE = b"noise" * 1_000
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -43,7 +45,7 @@ class Ledger:
 
     def hearing(self, *peers: LedgerClient) -> asyncio.Task[None]:
         """Until it is cancelled."""
-        return asyncio.create_task(Hearing(self.core.admission, self.core.pool, peers).run())
+        return asyncio.create_task(Hearing(self.core.admission, self.core.pool, peers, lambda: True).run())
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +90,11 @@ async def liar(place: Path, messages: Sequence[bytes]) -> AsyncIterator[LedgerCl
             await context.write(message)
         await asyncio.sleep(60)
 
-    methods = {"Pending": grpc.unary_stream_rpc_method_handler(pending)}
+    async def submit_many(_: object, context: Any) -> None:
+        await context.write(b"\xff")
+
+    stream = grpc.unary_stream_rpc_method_handler
+    methods = {"Pending": stream(pending), "SubmitMany": stream(submit_many)}
     handlers = grpc.method_handlers_generic_handler("hypermesh.v1.Ledger", methods)
     server, port = ingress._listening(handlers, "[::1]:0", tls(place))
     await server.start()
@@ -126,25 +132,33 @@ async def test_what_waits_and_what_comes_is_heard_once_and_not_told_again(
     before, after = leases(settled, "before", "after")
     assert await first.core.admission.admit(before, operations.tx_hash(before)) is None
     await asyncio.sleep(0.1)
+    assert second.core.telling is not None
+    third = asyncio.create_task(anext(second.core.telling.listen("third")))
     listening = second.hearing(first.client)
     await until(lambda: len(second.core.pool) == 1)
     assert await first.core.admission.admit(after, operations.tx_hash(after)) is None
     await until(lambda: len(second.core.pool) == 2)
-    assert not second.core.pool.untold(1 << 30), "the first tells everybody"
+    await asyncio.sleep(0.1)
+    assert not third.done(), "the first tells everybody"
+    (own,) = leases(settled, "own")
+    assert await second.core.admission.admit(own, operations.tx_hash(own)) is None
+    assert await third == message(own)
     await stopped(listening)
     await until(lambda: first.core.telling is not None and not len(first.core.telling))
 
 
 async def test_what_lingers_is_submitted_to_a_peer_that_does_not_listen(
-    two: tuple[Ledger, Ledger], settled: Settled, monkeypatch: pytest.MonkeyPatch
+    two: tuple[Ledger, Ledger], settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hearing, "LINGER_S", 0.2)
     first, second = two
     (tx,) = leases(settled, "lingers")
-    listening = second.hearing(first.client)
-    assert await second.core.admission.admit(tx, operations.tx_hash(tx)) is None
-    await until(lambda: len(first.core.pool) == 1)
-    await stopped(listening)
+    async with liar(tmp_path, []) as peer:
+        listening = second.hearing(peer, first.client)
+        assert await second.core.admission.admit(tx, operations.tx_hash(tx)) is None
+        await until(lambda: len(first.core.pool) == 1)
+        assert not listening.done(), "whatever one answers"
+        await stopped(listening)
 
 
 async def test_who_can_not_keep_up_is_cut_off_and_no_more_than_so_many_listen(
@@ -154,7 +168,7 @@ async def test_who_can_not_keep_up_is_cut_off_and_no_more_than_so_many_listen(
     teller = first.core.telling
     assert teller is not None
     monkeypatch.setattr(telling, "BEHIND_BYTES", 3_000)
-    slow = teller.listen()
+    slow = teller.listen("slow")
     waiting = asyncio.create_task(anext(slow))
     await until(lambda: len(teller) == 1)
     for tx in leases(settled, "one", "two", "three"):
@@ -167,19 +181,25 @@ async def test_who_can_not_keep_up_is_cut_off_and_no_more_than_so_many_listen(
     assert not len(teller)
     monkeypatch.setattr(telling, "LISTENERS", 0)
     with pytest.raises(TooMany):
-        await anext(teller.listen())
+        await anext(teller.listen("one"))
     with pytest.raises(LedgerUnavailable, match="too many listen"):
         await anext(first.client.pending())
+    monkeypatch.setattr(telling, "LISTENERS", 9)
+    strangers = [asyncio.create_task(anext(first.client.pending())) for _ in range(telling.OF_ONE_HOST)]
+    await until(lambda: len(teller) == telling.OF_ONE_HOST)
+    with pytest.raises(LedgerUnavailable, match="too many listen"):
+        await anext(first.client.pending())
+    await stopped(*strangers)
     second.core.telling = None
     with pytest.raises(LedgerUnavailable, match="without peers"):
         await anext(second.client.pending())
 
 
-@pytest.mark.parametrize("wrong", [b"\xff", message(bytes(PENDING_BYTES))])
+@pytest.mark.parametrize("wrong", [b"\xff", message(bytes(PENDING_BYTES)), message(NOISE, *[b""] * 10)])
 async def test_what_is_no_message_ends_the_stream(tmp_path: Path, wrong: bytes) -> None:
-    async with liar(tmp_path, [message(b"noise"), wrong]) as peer:
+    async with liar(tmp_path, [message(NOISE), wrong]) as peer:
         told = peer.pending()
-        assert list(await anext(told)) == [b"noise"]
+        assert list(await anext(told)) == [NOISE]
         with pytest.raises(LedgerUnavailable, match="tells"):
             await anext(told)
 
@@ -205,7 +225,7 @@ async def test_a_peer_that_lies_takes_nobody_the_room(
     monkeypatch.setattr(second.core.admission, "_height", height)
     monkeypatch.setattr(second.core.verdicts, "settle", settle)
     assert await first.core.admission.admit(other, operations.tx_hash(other)) is None
-    async with liar(tmp_path, [message(b"noise", *slow, slow[0], b"", b"noise"), message(good)]) as peer:
+    async with liar(tmp_path, [message(NOISE, *slow, slow[0], b"", NOISE), message(good)]) as peer:
         listening = second.hearing(peer, first.client)
         await until(lambda: operations.tx_hash(other) in second.core.pool)
         assert operations.tx_hash(good) not in second.core.pool, "its peer tells too much that has to be proven"
@@ -233,8 +253,7 @@ async def test_an_allocates_terms_are_left_to_its_block_when_a_peer_told_it_and_
     await core.finalize(Block(settled.height + 1, settled.now_ms + 10, b"h" * 32, [heard, busy]))
     await core.commit()
     assert [each.reason for each in await asyncio.gather(*waiting)] == [Reason.InsufficientCapacity] * 2
-    monkeypatch.setattr(core.pool, "_untold", None)  # alone, it does not remember all that was decided
-    monkeypatch.setattr(core.admission, "_decided", {})
+    monkeypatch.setattr(core.admission, "_decided", {})  # of too many others since
     monkeypatch.setattr(admission, "BUSY", 0)
     assert not await core.admission.hear([heard, busy])
     assert not len(core.pool)

@@ -122,13 +122,13 @@ def test_with_peers_cometbft_listens(copy: Path) -> None:
     text = tomllib.loads((copy / "config" / "config.toml").read_text())
     assert text["p2p"]["laddr"] == "tcp://[fd00::1]:26656"
     assert text["p2p"]["persistent_peers"] == "aa@[fd00::2]:26656"
-    assert text["mempool"]["type"] == "nop", "peers are told by streams of ours"
+    assert text["mempool"]["broadcast"] is False, "peers are told by streams of ours"
     assert text["rpc"]["unsafe"] is True, "it can be told whom to dial"
     home.prepare(copy, CHAIN, GENESIS)
     assert (copy / "config" / "config.toml").read_text() == home.CONFIG
     alone = tomllib.loads(home.CONFIG)
     assert "unsafe" not in alone["rpc"]
-    assert (alone["p2p"]["laddr"], alone["mempool"]["type"]) == ("tcp://[::1]:0", "nop")
+    assert (alone["p2p"]["laddr"], alone["mempool"]["broadcast"]) == ("tcp://[::1]:0", False)
 
 
 def test_a_joined_home_has_the_chain_of_its_peers_and_its_own_key(made: Path, tmp_path: Path) -> None:
