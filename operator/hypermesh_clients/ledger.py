@@ -123,9 +123,13 @@ class LedgerClient:
         response: ledger_pb2.StatusResponse = await self._call(self._stub.Status, ledger_pb2.StatusRequest(), timeout)
         return response
 
-    async def peer(self, timeout: float = 5.0) -> ledger_pb2.PeerResponse:  # noqa: ASYNC109
-        """What another ledger needs to join this one. Raises LedgerUnavailable, also for a ledger without peers."""
-        response: ledger_pb2.PeerResponse = await self._call(self._stub.Peer, ledger_pb2.PeerRequest(), timeout)
+    async def peer(self, timeout: float = 5.0, height: int = 0) -> ledger_pb2.PeerResponse:  # noqa: ASYNC109
+        """What another ledger needs to join this one. height: of a ledger that is behind, for it to catch up.
+
+        Raises LedgerUnavailable, also for a ledger without peers.
+        """
+        request = ledger_pb2.PeerRequest(height=height)
+        response: ledger_pb2.PeerResponse = await self._call(self._stub.Peer, request, timeout)
         return response
 
     async def pending(self) -> AsyncGenerator[Sequence[bytes], None]:

@@ -130,6 +130,19 @@ class Progress:
         nobody from it."""
         return self.peers is not None and self.peers.common > self.height + BEHIND_BLOCKS
 
+    def lagging(self) -> int:
+        """The height that peers are told: until this ledger was level with them, and when it is far behind again."""
+        self.look()
+        self._there()
+        if self.peers is None or self.restore is not None or (self._level and not self.behind()):
+            return 0
+        return self.height
+
+    def told(self, height: int) -> None:
+        """By another ledger, see `lagging`."""
+        if self._core is not None:
+            self._core.laggards.told(height, self._core.store.head.height, time.monotonic())
+
     def judges(self) -> bool:
         """Whether the state is new enough to judge operations by."""
         return (
@@ -195,7 +208,7 @@ async def run(options: argparse.Namespace) -> None:
             tasks.create_task(joined.renew())
             tasks.create_task(core.consensus.follow())
             if progress.peers is not None:
-                tasks.create_task(progress.peers.follow())
+                tasks.create_task(progress.peers.follow(progress.lagging))
                 tasks.create_task(Hearing(core.admission, core.pool, progress.peers.clients(), progress.judges).run())
             if core.telling is not None:
                 tasks.create_task(core.telling.run())
@@ -264,7 +277,8 @@ def _interval(options: argparse.Namespace) -> int:
 def _peer_answer(plan: peering.Plan, progress: Progress) -> Peer:
     own = node_id(NODE_KEY)
 
-    async def answer() -> ledger_pb2.PeerResponse:
+    async def answer(behind: int) -> ledger_pb2.PeerResponse:
+        progress.told(behind)
         genesis = GENESIS.read_bytes() if GENESIS.exists() else b""
         told = ledger_pb2.PeerResponse(genesis=genesis, node_id=own, p2p_port=plan.port)
         if progress.restore is None and progress.height:

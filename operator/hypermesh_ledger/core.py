@@ -22,6 +22,7 @@ from hypermesh_ledger.checks import Check
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.execution import Block, Outcome, Vote, execute, extensions
 from hypermesh_ledger.execution.context import read
+from hypermesh_ledger.laggards import Laggards
 from hypermesh_ledger.looking import Looking
 from hypermesh_ledger.measuring import Places
 from hypermesh_ledger.metrics import Metrics
@@ -85,6 +86,7 @@ class Core:
         """Of a ledger with peers."""
         self.presence = Presence()
         self.pace = Pace()
+        self.laggards = Laggards()
         self.consensus = Consensus(home.RPC_SOCKET)
         self.failing: Callable[[], Mapping[str, str]] = dict
         """Readiness checks that fail now, and why."""

@@ -25,6 +25,7 @@ from hypermesh_ledger.errors import GenesisInvalid, HomeMismatch, HomeUnusable
 from hypermesh_ledger.execution.validators import holders
 from hypermesh_ledger.genesis import app_state, chain_id_of, new_chain_id
 from hypermesh_ledger.joining import Trust
+from hypermesh_ledger.laggards import GAP_S
 from hypermesh_ledger.store import look
 from hypermesh_ledger.validator_key import write_validator_key
 
@@ -110,7 +111,8 @@ def configuration(network: Network | None) -> str:
     )
     with_peers = CONFIG.replace('laddr = "tcp://[::1]:0"', "\n".join(lines))
     if not network.several:
-        return with_peers
+        gap = f'create_empty_blocks_interval = "{GAP_S * 1000:.0f}ms"  # see laggards'
+        return with_peers.replace("create_empty_blocks = true", f"create_empty_blocks = true\n{gap}")
     with_peers = with_peers.replace("[rpc]\n", "[rpc]\nunsafe = true  # dial_peers, see peering\n")
     with_peers = with_peers.replace('timeout_propose = "5s"', 'timeout_propose = "2s"')  # for a proposer that is dead
     with_peers = with_peers.replace('sleep_duration = "10ms"', 'sleep_duration = "5ms"')  # waited for thrice a block

@@ -25,7 +25,8 @@ from hypermesh_ledger.inspection import Inspection
 from hypermesh_ledger.watches import TooMany, TooSlow
 
 Record = TypeVar("Record")
-Peer = Callable[[], Awaitable[ledger_pb2.PeerResponse]]
+Peer = Callable[[int], Awaitable[ledger_pb2.PeerResponse]]
+"""Of the asker's height, see PeerRequest."""
 
 CALLS: Final = 4_096
 """Calls under way at most, all clients together; the next one is told to come again."""
@@ -300,8 +301,8 @@ def make_peer_server(address: str, tls: TlsSource, peer: Peer) -> tuple[grpc.aio
 
 
 def _peer_handler(peer: Peer) -> Any:
-    async def answer(_: Any, __: Any) -> ledger_pb2.PeerResponse:
-        return await peer()
+    async def answer(request: ledger_pb2.PeerRequest | None, _: Any) -> ledger_pb2.PeerResponse:
+        return await peer(request.height if request is not None else 0)
 
     return _handler(grpc.unary_unary_rpc_method_handler, answer, ledger_pb2.PeerRequest)
 

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,10 +91,13 @@ class Peers:
         """How many there are."""
         return len(self._clients)
 
-    async def follow(self) -> None:
-        """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever."""
+    async def follow(self, behind: Callable[[], int]) -> None:
+        """Keeps `best`, what config/peers.json knows, and CometBFT's connections, for ever.
+
+        behind: our height while peers should know that we are behind; 0 otherwise.
+        """
         while True:
-            answers = await self._ask()
+            answers = await self._ask(behind())
             self.best, self.common = heights(answers)
             self.answering = len(answers)
             with contextlib.suppress(OSError):  # a full volume; learned again at the next start
@@ -150,10 +154,10 @@ class Peers:
         """In the order of the list."""
         return list(self._clients.values())
 
-    async def _ask(self) -> dict[str, ledger_pb2.PeerResponse]:
+    async def _ask(self, height: int = 0) -> dict[str, ledger_pb2.PeerResponse]:
         async def one(client: LedgerClient) -> ledger_pb2.PeerResponse | None:
             with contextlib.suppress(LedgerUnavailable):
-                return await client.peer(ASK_S)
+                return await client.peer(ASK_S, height)
             return None
 
         answers = await asyncio.gather(*map(one, self._clients.values()))

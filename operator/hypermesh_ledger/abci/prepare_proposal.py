@@ -3,6 +3,7 @@
     something waits        -> a block of it, at once; no longer than is executed in good time (see pace)
     an epoch or lease due  -> an empty block, at once: that block's time does it
     neither                -> wait for a transaction, for what is due next, or IDLE_S; then an empty block
+    somebody is behind us  -> of a lone proposer: at once, and every other block empty (see laggards)
 
 A block's time is when the block before it was agreed, so waiting makes the clock old. Whoever waited longer than
 FRESH_S therefore leaves the block empty, and the next one, which follows at once, judges by a clock that is right.
@@ -60,6 +61,8 @@ async def _operations(core: Core, request: abci.RequestPrepareProposal, room: in
     if time.time() - request.time.seconds > STALE_S:
         return []
     started = time.monotonic()
+    if len(core.votes) <= 1 and core.laggards.holds(started):
+        return [] if core.laggards.gap() else core.pool.take(room, block_ms, core.pace.most)
     if not len(core.pool) and not await core.pool.filled(_patience(core, block_ms)):
         return []
     if time.monotonic() - started > FRESH_S:

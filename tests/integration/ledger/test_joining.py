@@ -1,4 +1,4 @@
-"""Runs inside_joining.py in a network namespace of its own, where it makes four more."""
+"""Runs inside_joining.py and inside_busy.py, each in a network namespace of its own, where it makes four more."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 
 @pytest.mark.root
-def test_joining() -> None:
-    inside = Path(__file__).with_name("inside_joining.py")
+@pytest.mark.parametrize("which", ["joining", "busy"])
+def test_joining(which: str) -> None:
+    inside = Path(__file__).with_name(f"inside_{which}.py")
     ran = subprocess.run(
         [
             *("unshare", "--net", "--mount", "--propagation", "private", "--"),

@@ -15,7 +15,7 @@ from hypermesh_ledger import application, home, supervisor
 from hypermesh_ledger.abci import prepare_proposal as prepare_module
 from hypermesh_ledger.abci.prepare_proposal import prepare_proposal
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.execution import Result
+from hypermesh_ledger.execution import Result, Vote
 from hypermesh_ledger.execution.schedule import next_due
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
@@ -92,6 +92,22 @@ async def test_what_is_due_makes_an_empty_block_without_waiting(core: Core, monk
     for due_ms in (now_ms - 1, now_ms + 20):  # in this block, and in the one after
         monkeypatch.setattr(prepare_module, "next_due", lambda _, due_ms=due_ms: due_ms)
         assert await propose(core, now_ms) == []
+
+
+@pytest.mark.usefixtures("patient")
+async def test_every_other_block_is_empty_and_none_waits_while_somebody_is_behind(core: Core) -> None:
+    core.laggards.told(1, 100, time.monotonic())
+    assert [await propose(core), await propose(core)] == [[], []]
+    core.pool.add(decoded("allocate", b"1"))
+    assert [await propose(core) for _ in range(4)] == [[], [b"1"], [], [b"1"]]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_among_several_validators_others_tell(core: Core) -> None:
+    core.laggards.told(1, 100, time.monotonic())
+    core.votes = [Vote(bytes([each]) * 20, signed=True) for each in range(4)]
+    core.pool.add(decoded("allocate", b"1"))
+    assert [await propose(core), await propose(core)] == [[b"1"], [b"1"]]
 
 
 def test_idle_fits_into_everybodys_patience() -> None:

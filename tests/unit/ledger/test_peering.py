@@ -69,7 +69,7 @@ class Other:
     def __init__(self, directory: Path, answer: ledger_pb2.PeerResponse) -> None:
         self.port = free_port()
 
-        async def told() -> ledger_pb2.PeerResponse:
+        async def told(_: int) -> ledger_pb2.PeerResponse:
             return answer
 
         files = FileFederation(directory / "root.pub", directory / "tls.crt", directory / "tls.key")
@@ -146,7 +146,7 @@ async def test_whom_we_meet_later_is_known_at_the_next_start(place: Path, monkey
     monkeypatch.setattr(peering, "LOOK_S", 0.05)
     late = Other(place, ledger_pb2.PeerResponse(genesis=GENESIS, node_id="b" * 40, p2p_port=26657, height=9))
     peers = peering.Peers(peering.Plan("[::]:1", (late.target,), True, "localhost"), (place / "tls.crt").read_bytes())
-    following = asyncio.create_task(peers.follow())
+    following = asyncio.create_task(peers.follow(lambda: 7))
     try:
         (place / "config").rename(place / "away")
         await late.server.start()
