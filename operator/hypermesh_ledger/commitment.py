@@ -6,9 +6,8 @@
     app hash = the tree of stores, which has one leaf: ("ledger", store root)
 
 The second leaf of a bucket lists its keys, so that absence can be shown too. A block touches 17 hashes a changed
-bucket; the nodes stay in memory (8 MiB). Of each used bucket one row is stored, all that a block needs of it:
-
-    row     = both leaves' hashes (64 bytes) | value of the second leaf
+bucket. Nodes (8 MiB) and listings (70 bytes an asset) stay in memory; on the disk is none of it: the store hashes the
+whole state when it opens, so what it serves is what the app hash covers.
 
 What is hashed for each operation is compiled (hypermesh_native); the same once more in Python, as the tests' reference:
 tests/unit/ledger/commitments.py.
@@ -16,13 +15,13 @@ tests/unit/ledger/commitments.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from hypermesh_native import Changes, Tree, Update, bucket_row, leaf, row_entries, tree_root
+from hypermesh_native import Tree, Update, bucket_leaves, leaf, tree_root
 
-__all__ = ["Tree", "Update", "bucket_row", "leaf", "row_entries", "tree_root"]
+__all__ = ["Tree", "Update", "bucket_leaves", "leaf", "tree_root"]
 
 STORE_NAME: Final = b"ledger"
 BUCKETS: Final = 1 << 16
@@ -32,8 +31,8 @@ LISTING: Final = b"\0B"
 
 Entries = list[tuple[bytes, bytes]]
 """Keys of one bucket with the SHA-256 of their values, in the order of the keys."""
-PAIR: Final = 64
-"""How much of a row are the leaves."""
+HASH: Final = 32
+"""Bytes of a leaf."""
 
 
 def bucket_of(key: bytes) -> bytes:
@@ -56,12 +55,9 @@ def listing(entries: Entries) -> bytes:
     return b"\x01" + b"".join(bytes([len(key)]) + key + hashed for key, hashed in entries)
 
 
-def bucket_changes(
-    writes: dict[bytes, bytes | None], held: Callable[[Sequence[bytes]], Sequence[bytes]]
-) -> tuple[dict[bytes, bytes], list[bytes]]:
-    """From a block's writes: new rows by bucket, and the keys written there, each behind its bucket.
-
-    held(buckets) gives these buckets' rows, no bytes for one that has none.
-    """
-    changes = Changes(writes)
-    return changes.settle(held(changes.buckets))
+def leaves_of(entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Leaves by bucket, of all that these buckets hold: keys and values."""
+    buckets: dict[bytes, Entries] = {}
+    for key, value in sorted(entries.items()):
+        buckets.setdefault(bucket_of(key), []).append((key, value_hash(value)))
+    return {bucket: bucket_leaves(bucket, held) for bucket, held in buckets.items()}

@@ -10,13 +10,13 @@ block without a gap; rows that do not (an older program has committed since) are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, rows
-from hypermesh_ledger.commitment import Entries, Tree
+from hypermesh_ledger import commitment
+from hypermesh_ledger.commitment import Entries, Tree, Update
 from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.merkle import Proof, prove_absent, prove_present
 
@@ -32,18 +32,13 @@ WORK_S: Final = 0.001
 Item = TypeVar("Item")
 
 
-def undo_of(
-    value: Callable[[bytes], bytes | None], changed: Iterable[bytes], rows: Mapping[bytes, bytes]
-) -> ledger_pb2.Undo:
-    """The row of a block, made before it is written.
-
-    value reads the state; changed: bucket + key of all that is written; rows: those of the buckets, as they were.
-    """
+def undo_of(value: Callable[[bytes], bytes | None], update: Update) -> ledger_pb2.Undo:
+    """The row of a block, made before it is written. value reads the state."""
     undo = ledger_pb2.Undo()
-    for key in changed:
+    for key in update.changed:
         undo.values.add(key=key, value=value(key[2:]) or b"")
-    for bucket, row in rows.items():
-        undo.leaves.add(key=bucket, value=row[: commitment.PAIR])
+    for bucket, leaves in update.before:
+        undo.leaves.add(key=bucket, value=leaves)
     return undo
 
 
@@ -71,10 +66,10 @@ def ends(transaction: Any, history: Any) -> int | None:
 class Past:
     """The state at one height, readable between `__enter__` and `__exit__`, both in the same thread."""
 
-    def __init__(self, environment: Any, databases: tuple[Any, Any, Any], tree: Tree, height: int, head: int) -> None:
-        """databases: state, rows, history. tree: a copy of the state's tree at height `head`, the newest."""
+    def __init__(self, environment: Any, databases: tuple[Any, Any], tree: Tree, height: int, head: int) -> None:
+        """databases: state, history. tree: a copy of the state's tree at height `head`, the newest."""
         self._environment = environment
-        self._state, self._rows, self._history = databases
+        self._state, self._history = databases
         self._tree = tree
         self._head = head
         self._rewound = False
@@ -124,7 +119,7 @@ class Past:
             self._set_back(leaves)
             self._rewound = True
         low = int.from_bytes(first, "big")
-        names = set(rows.names(self._transaction, self._rows, low, low + buckets))
+        names = set(self._tree.names(low, low + buckets))
         names |= {key for key in self._olds if low <= int.from_bytes(commitment.bucket_of(key), "big") < low + buckets}
         values = ((key, self._value(key, self._olds)) for key in sorted(names))
         return [(key, value) for key, value in values if value], self._tree.aunts(low // buckets, parts)
@@ -134,8 +129,7 @@ class Past:
         leaves: dict[bytes, bytes] = {}
         self._olds = self._changed(bucket, leaves)
         self._set_back(leaves)
-        (row,) = rows.read(self._transaction, self._rows, [bucket])
-        held = dict(commitment.row_entries(bucket, row))
+        held = dict(self._tree.entries(bucket))
         for key, value in self._olds.items():
             held.pop(key, None)
             if value:
@@ -156,7 +150,7 @@ class Past:
     def _set_back(self, leaves: dict[bytes, bytes]) -> None:
         """Neighbours together, as they share most of their way to the root."""
         for some in self._paced(sorted(leaves)):
-            self._tree.apply(self._tree.update({bucket: leaves[bucket] for bucket in some}))
+            self._tree.set_back({bucket: leaves[bucket] for bucket in some})
 
     def _paced(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         """A few at a time, and rests as long as the work before them."""
@@ -181,7 +175,7 @@ class Past:
                     for some in self._paced(undo.leaves):
                         for entry in some:
                             if entry.key not in leaves:
-                                leaves[entry.key] = entry.value or commitment.bucket_row(entry.key, [])
+                                leaves[entry.key] = entry.value or commitment.bucket_leaves(entry.key, [])
         return values
 
 

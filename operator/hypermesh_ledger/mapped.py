@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-MOST_BYTES: Final = 128 << 20
+MOST_BYTES: Final = 64 << 20
 """Resident pages of files, of libraries too, from which on those of the database are given back."""
 _DONTNEED: Final = 4
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")

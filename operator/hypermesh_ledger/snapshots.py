@@ -13,7 +13,6 @@ import errno
 import re
 import shutil
 import time
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, merkle, rows
+from hypermesh_ledger import commitment, merkle
 from hypermesh_ledger.history import Past
 
 FORMAT: Final = 1
@@ -47,15 +46,6 @@ class ChunkRefused(Exception):
     """Not this chunk of the state with this app hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A chunk that belongs to the state."""
-
-    entries: dict[bytes, bytes]
-    rows: dict[bytes, bytes]
-    """By bucket, of those that hold something."""
-
-
 def chunks_for(database_bytes: int) -> int:
     """How many chunks a state has: a power of two, so that each is one subtree."""
     chunks = CHUNKS
@@ -74,8 +64,8 @@ def first_bucket(index: int, chunks: int) -> bytes:
     return (index * (commitment.BUCKETS // chunks)).to_bytes(2, "big")
 
 
-def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
-    """Raises ChunkRefused."""
+def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> dict[bytes, bytes]:
+    """The entries of a chunk that belongs to the state. Raises ChunkRefused."""
     if len(data) > LARGEST_CHUNK:
         raise ChunkRefused(f"chunk {index} has {len(data)} bytes, more than any honest peer sends")
     try:
@@ -87,12 +77,12 @@ def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
     low = index * buckets
     if any(not 0 < len(key) < 128 or not value for key, value in entries.items()):
         raise ChunkRefused(f"chunk {index} has an entry that no state has")
-    held = rows.of_entries(entries)
+    held = commitment.leaves_of(entries)
     hashes: list[bytes] = []
     for number in range(low, low + buckets):
         bucket = number.to_bytes(2, "big")
-        row = held.get(bucket) or commitment.bucket_row(bucket, [])
-        hashes += (row[: commitment.PAIR // 2], row[commitment.PAIR // 2 : commitment.PAIR])
+        leaves = held.get(bucket) or commitment.bucket_leaves(bucket, [])
+        hashes += (leaves[: commitment.HASH], leaves[commitment.HASH :])
     if len(entries) != len(message.entries) or any(not low <= int.from_bytes(it, "big") < low + buckets for it in held):
         raise ChunkRefused(f"chunk {index} has entries of another chunk, or one of them twice")
     try:
@@ -101,7 +91,7 @@ def check_chunk(data: bytes, index: int, chunks: int, app_hash: bytes) -> Chunk:
         raise ChunkRefused(f"chunk {index}: {error}") from error
     if commitment.leaf(commitment.STORE_NAME, commitment.value_hash(root)) != app_hash:
         raise ChunkRefused(f"chunk {index} is not of the state with app hash {app_hash.hex()}")
-    return Chunk(entries, held)
+    return entries
 
 
 class Snapshots:

@@ -6,6 +6,8 @@ A crash before that transaction leaves the state of the block before; CometBFT t
 leaves the new state, and Info tells CometBFT that the block is done. There is no third case. The same transaction
 writes what the block overwrote (see history), so that a state of before can be read and proven.
 
+The tree is not on the disk: it is made of the state's entries at the start, which shows whether they are whole.
+
 Beside the state's entries are those that follow from them (keys.DEVICE): written with them, in no hash. They are made
 again at the start when another program, or a restore, has written the state without them.
 """
@@ -13,7 +15,7 @@ again at the start when another program, or a restore, has written the state wit
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,7 @@ import lmdb
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, history, keys, mapped, outcomes, rows
+from hypermesh_ledger import commitment, history, keys, mapped, outcomes
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Writes
 
@@ -31,6 +33,9 @@ MAP_BYTES: Final = 1 << 38
 _HEAD: Final = b"head"
 _DERIVED: Final = b"derived"
 """Until which height derived entries were written; 8 bytes."""
+_OLD: Final = (b"rows", b"hashes", b"tree")
+TRIM_ENTRIES: Final = 1 << 13
+"""Read at the start between two looks at how much is mapped."""
 READ: Final = 4_096
 """Keys whose values a snapshot remembers, at most: those of node, asset and tickets are asked for by each operation."""
 
@@ -42,7 +47,6 @@ class Prepared:
     head: ledger_pb2.Block
     writes: Writes
     undo: ledger_pb2.Undo
-    rows: dict[bytes, bytes]
     update: commitment.Update
 
 
@@ -151,24 +155,21 @@ class Store:
             self._environment = lmdb.open(str(directory), map_size=MAP_BYTES, max_dbs=8, max_readers=1024, subdir=True)
             self._meta = self._environment.open_db(b"meta")
             self._state = self._environment.open_db(b"state")
-            self._rows = self._environment.open_db(b"rows")
             self._history = self._environment.open_db(b"history")
             self._outcomes = self._environment.open_db(b"outcomes")
-            rows.take_over(self._environment, self._rows)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("open", error) from error
-        except ValueError as error:
-            raise self._damaged(str(error)) from error
         with self._environment.begin() as transaction:
             head = transaction.get(_HEAD, db=self._meta)
         if head is None:
-            self._drop(self._state, self._rows, self._history, self._outcomes)  # of a restore that did not end
+            self._drop(self._state, self._history, self._outcomes)  # of a restore that did not end
         self._root = self._read_tree()
         self.snapshot = self._read(ledger_pb2.Block.FromString(head) if head else ledger_pb2.Block())
         self._drop_broken_history()
         self._derive()
         if self.head.app_hash and self.head.app_hash != self._root.app_hash:
-            raise self._damaged("its tree does not give its app hash")
+            raise self._damaged("its entries do not give its app hash")
+        self._forget_hashes()
 
     @property
     def head(self) -> ledger_pb2.Block:
@@ -176,26 +177,12 @@ class Store:
         return self.snapshot.head
 
     def prepare(self, height: int, time_ms: int, writes: Writes) -> Prepared:
-        """Compute what committing would do. Writes that change nothing leave the app hash unchanged.
-
-        Raises StoreUnusable for a state that is damaged where these writes go.
-        """
+        """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
         hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
-        before: dict[bytes, bytes] = {}
-
-        def held(buckets: Sequence[bytes]) -> Sequence[bytes]:
-            with self._environment.begin() as transaction:
-                before.update(zip(buckets, rows.read(transaction, self._rows, buckets), strict=True))
-            return list(before.values())
-
-        try:
-            after, changed = commitment.bucket_changes(hashed, held)
-        except ValueError as error:
-            raise self._damaged(str(error)) from error
-        undo = history.undo_of(self.snapshot.get, changed, {bucket: before[bucket] for bucket in after})
-        update = self._root.update(after)
+        update = self._root.update(hashed)
+        undo = history.undo_of(self.snapshot.get, update)
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
-        return Prepared(head, writes, undo, after, update)
+        return Prepared(head, writes, undo, update)
 
     def commit(self, prepared: Prepared, outcome_row: bytes = b"") -> None:
         """Make it durable, with the block's row of outcomes unless that is empty.
@@ -211,7 +198,6 @@ class Store:
                     transaction.put(u64(prepared.head.height), outcome_row, db=self._outcomes)
                 history.prune(transaction, self._outcomes, prepared.head.height)
                 _write(transaction, self._state, prepared.writes)
-                _write(transaction, self._rows, prepared.rows)
                 transaction.put(_HEAD, prepared.head.SerializeToString(deterministic=True), db=self._meta)
                 transaction.put(_DERIVED, u64(prepared.head.height), db=self._meta)
         except (lmdb.Error, OSError) as error:
@@ -227,7 +213,7 @@ class Store:
 
     def past(self, height: int) -> history.Past:
         """The state at a height, to be entered in any one thread."""
-        databases = (self._state, self._rows, self._history)
+        databases = (self._state, self._history)
         return history.Past(self._environment, databases, self._root.copy(), height, self.head.height)
 
     def earliest(self) -> int:
@@ -247,14 +233,13 @@ class Store:
         """Empty a state without a height of what a restore has left. Raises StoreUnusable."""
         if self.head.height:
             raise ValueError(f"the state of height {self.head.height} is not to be wiped")
-        self._drop(self._state, self._rows, self._history, self._outcomes)
+        self._drop(self._state, self._history, self._outcomes)
 
-    def restore(self, entries: Mapping[bytes, bytes], held: Mapping[bytes, bytes]) -> None:
-        """Write a part of a snapshot, and its buckets' rows; nobody sees it before `adopt`. Raises StoreUnusable."""
+    def restore(self, entries: Mapping[bytes, bytes]) -> None:
+        """Write a part of a snapshot; nobody sees it before `adopt`. Raises StoreUnusable."""
         try:
             with self._environment.begin(write=True) as transaction:
                 _write(transaction, self._state, entries)
-                _write(transaction, self._rows, held)
         except (lmdb.Error, OSError) as error:
             raise self._unusable("write", error) from error
 
@@ -274,11 +259,28 @@ class Store:
         old.close()
 
     def _read_tree(self) -> commitment.Tree:
-        try:
-            with self._environment.begin() as transaction:
-                return commitment.Tree(transaction.cursor(self._rows))
-        except ValueError as error:
-            raise self._damaged(str(error)) from error
+        """Hash the whole state: seconds for a million assets."""
+        with self._environment.begin() as transaction, transaction.cursor(self._state) as cursor:
+            return commitment.Tree(self._hashed(cursor))
+
+    def _hashed(self, cursor: Any) -> Generator[tuple[bytes, bytes], None, None]:
+        """All but the derived entries, which lie together."""
+        for first, after in ((b"", keys.DEVICE), (_behind(keys.DEVICE), b"\xff")):
+            if cursor.set_range(first):
+                for number, (key, value) in enumerate(cursor, 1):
+                    if key >= after:
+                        break
+                    yield key, value
+                    if not number % TRIM_ENTRIES:
+                        mapped.trim(self._directory / "data.mdb")
+
+    def _forget_hashes(self) -> None:
+        """Drop what older programs kept of the tree on the disk."""
+        for name in _OLD:
+            with contextlib.suppress(lmdb.NotFoundError):
+                database = self._environment.open_db(name, create=False)
+                with self._environment.begin(write=True) as transaction:
+                    transaction.drop(database)
 
     def _drop(self, *databases: Any) -> None:
         try:
@@ -341,6 +343,11 @@ def _under(cursor: Any, prefix: bytes) -> Generator[tuple[bytes, bytes], None, N
             if not key.startswith(prefix):
                 return
             yield key, value
+
+
+def _behind(prefix: bytes) -> bytes:
+    """The first key after all that begin with a prefix."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
 
 
 def _device(asset: bytes) -> bytes:

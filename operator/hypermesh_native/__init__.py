@@ -7,13 +7,11 @@ from __future__ import annotations
 
 try:
     from hypermesh_native._core import (
-        Changes,
         Signatures,
         Tree,
         Update,
-        bucket_row,
+        bucket_leaves,
         leaf,
-        row_entries,
         tree_root,
         verify,
     )
@@ -21,4 +19,4 @@ except ImportError as error:
     text = f"hypermesh_native's compiled part can't be loaded ({error}): build it with `make native`"
     raise ImportError(text) from error
 
-__all__ = ["Changes", "Signatures", "Tree", "Update", "bucket_row", "leaf", "row_entries", "tree_root", "verify"]
+__all__ = ["Signatures", "Tree", "Update", "bucket_leaves", "leaf", "tree_root", "verify"]

@@ -1,6 +1,6 @@
 """The compiled part's types; what the hashes are of is told in hypermesh_ledger.commitment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 class Signatures:
     """FALCON-1024 signatures (padded, round 3), verified in a thread of its own that never takes the interpreter.
@@ -28,10 +28,10 @@ class Signatures:
         """End the thread, when it has done what was submitted."""
 
 class Tree:
-    """The store's tree, complete and in memory (8 MiB)."""
+    """The store's tree, complete and in memory (8 MiB), and what each bucket lists (70 bytes an asset)."""
 
-    def __init__(self, used: Iterable[tuple[bytes, bytes]]) -> None:
-        """used: (bucket, its row or the leaves alone) of every bucket that holds a key."""
+    def __init__(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """entries: (key, value) of all that is hashed, in the order of the keys. Raises ValueError."""
 
     def copy(self) -> Tree:
         """The same state, unmoved by what is applied to this one: microseconds; what changes is copied then."""
@@ -46,37 +46,36 @@ class Tree:
         n hashes (17). Raises IndexError.
         """
 
-    def update(self, rows: dict[bytes, bytes]) -> Update:
-        """What changes when these buckets' rows do, or the leaves alone; nothing changes before `apply`."""
+    def entries(self, bucket: bytes) -> list[tuple[bytes, bytes]]:
+        """(key, value hash) of all that a bucket holds, in the order of the keys. Raises ValueError."""
+
+    def names(self, first: int, after: int) -> list[bytes]:
+        """All keys in the buckets from `first` to before `after`. Raises IndexError."""
+
+    def update(self, writes: Mapping[bytes, bytes | None]) -> Update:
+        """What a block's writes (None: deleted) change; nothing changes before `apply`. Raises ValueError."""
 
     def apply(self, update: Update) -> None:
         """Make an update of this tree's current state true."""
 
+    def set_back(self, leaves: dict[bytes, bytes]) -> None:
+        """Give buckets these leaves (64 bytes), and what is above them theirs. What they list stays."""
+
 class Update:
-    """The next state of a Tree: changed nodes and the app hash."""
+    """The next state of a Tree."""
 
     @property
     def app_hash(self) -> bytes: ...
-
-class Changes:
-    """A block's writes (None: deleted) by bucket, values hashed."""
-
-    def __init__(self, writes: dict[bytes, bytes | None]) -> None: ...
     @property
-    def buckets(self) -> list[bytes]:
-        """Those that the writes touch, in order."""
+    def changed(self) -> list[bytes]:
+        """All written keys of the buckets that change, each behind its bucket."""
 
-    def settle(self, held: Sequence[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
-        """New rows of the buckets that change, by bucket, and all their written keys, each behind its bucket.
+    @property
+    def before(self) -> list[tuple[bytes, bytes]]:
+        """These buckets, and the leaves that they had."""
 
-        held: the rows of `buckets` before, one for each; no bytes for one that has none. Raises ValueError.
-        """
-
-def bucket_row(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Both leaves (64 bytes) and the listing. entries: (key, value hash) in the order of the keys."""
-
-def row_entries(bucket: bytes, row: bytes) -> list[tuple[bytes, bytes]]:
-    """What `bucket_row` was made of; nothing of no bytes. Raises ValueError for one that is not its leaf's."""
+def bucket_leaves(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Both leaves (64 bytes). entries: (key, value hash) in the order of the keys."""
 
 def leaf(key: bytes, hashed: bytes) -> bytes:
     """`simple:v` leaf of a key, shorter than 128 bytes so that its length is one byte, and the hash of its value."""

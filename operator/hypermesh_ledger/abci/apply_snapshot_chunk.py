@@ -22,10 +22,10 @@ async def apply_snapshot_chunk(core: Core, request: abci.RequestApplySnapshotChu
         return Answer(result=Answer.ABORT)
     try:
         asked = request.index, restoring.chunks, restoring.app_hash
-        chunk = await asyncio.to_thread(check_chunk, request.chunk, *asked)
+        entries = await asyncio.to_thread(check_chunk, request.chunk, *asked)
     except ChunkRefused:
         return Answer(result=Answer.RETRY, refetch_chunks=[request.index], reject_senders=[request.sender])
-    core.store.restore(chunk.entries, chunk.rows)
+    core.store.restore(entries)
     restoring.applied.add(request.index)
     if len(restoring.applied) == restoring.chunks:
         core.store.adopt(ledger_pb2.Block(height=restoring.height, app_hash=restoring.app_hash))

@@ -1,22 +1,22 @@
-//! The rows of the state's buckets, and what a block's writes make of them (see `hypermesh_ledger.commitment`).
+//! The state's buckets: what each lists, its leaves, and what a block's writes make of them (see
+//! `hypermesh_ledger.commitment`).
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyBytes, PyDict};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// SHA-256.
 pub type Hash = [u8; 32];
-/// Rows by bucket, and changed keys.
-type Settled<'py> = (Bound<'py, PyDict>, Bound<'py, PyList>);
 /// First two bytes of a key's hash, as a number.
 pub type Bucket = u16;
 /// A key of a bucket with the hash of its value.
-type Entry<'a> = (&'a [u8], Hash);
-
-/// Of a row: what of it are the bucket's leaves. The listing follows.
-pub const PAIR: usize = 64;
+pub type Entry<'a> = (&'a [u8], Hash);
+/// Both leaves of a bucket.
+pub type Leaves = [Hash; 2];
+/// What a block writes, by bucket: the values' hashes, None for what it deletes.
+pub type Changes = BTreeMap<Bucket, BTreeMap<Vec<u8>, Option<Hash>>>;
 
 const LISTING: &[u8] = b"\0B";
 
@@ -47,50 +47,45 @@ fn root_of(hashes: &[Hash]) -> Hash {
     }
 }
 
-/// A bucket's row: both its leaves and the listing that the second is of. Entries are in the order of their keys.
-pub fn row_of<'a>(bucket: Bucket, entries: impl IntoIterator<Item = Entry<'a>>) -> Vec<u8> {
-    let (mut hashes, mut row) = (Vec::new(), vec![0; PAIR]);
-    row.push(1);
+/// The beginning of a listing; entries follow, in the order of their keys.
+pub const LISTED: u8 = 1;
+
+/// Add an entry to a listing.
+pub fn list(listing: &mut Vec<u8>, key: &[u8], hashed: &Hash) {
+    listing.push(key.len() as u8);
+    listing.extend_from_slice(key);
+    listing.extend_from_slice(hashed);
+}
+
+/// A bucket's listing and its leaves. Entries are in the order of their keys.
+pub fn listed<'a>(bucket: Bucket, entries: impl IntoIterator<Item = Entry<'a>>) -> (Vec<u8>, Leaves) {
+    let (mut hashes, mut listing) = (Vec::new(), vec![LISTED]);
     for (key, hashed) in entries {
         hashes.push(leaf_of(key, &hashed));
-        row.push(key.len() as u8);
-        row.extend_from_slice(key);
-        row.extend_from_slice(&hashed);
+        list(&mut listing, key, &hashed);
     }
-    let leaves = [leaf_of(b"", &sha256(&[&root_of(&hashes)])), listing_leaf(bucket, &row[PAIR..])];
-    row[..PAIR].copy_from_slice(leaves.as_flattened());
-    row
+    let leaves = [leaf_of(b"", &sha256(&[&root_of(&hashes)])), listing_leaf(bucket, &listing)];
+    (listing, leaves)
 }
 
 fn listing_leaf(bucket: Bucket, listing: &[u8]) -> Hash {
     leaf_of(&[LISTING, &bucket.to_be_bytes()].concat(), &sha256(&[listing]))
 }
 
-/// What a row lists, in the order of the keys; no entries for no row.
-///
-/// The listing must be that of its leaf, which the app hash covers: a bit that flipped would go into the next one.
-fn entries_of(bucket: Bucket, row: &[u8]) -> PyResult<Vec<Entry<'_>>> {
-    let damaged = || PyValueError::new_err(format!("a bucket's row of {} bytes is damaged", row.len()));
-    if row.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (pair, listing) = row.split_at_checked(PAIR).ok_or_else(damaged)?;
-    if listing_leaf(bucket, listing) != pair[PAIR / 2..] {
-        return Err(damaged());
-    }
-    let mut rest = listing.strip_prefix(&[1]).ok_or_else(damaged)?;
-    let mut found = Vec::with_capacity(rest.len() / 64);
-    while let [length, after @ ..] = rest {
-        let (key, after) = after.split_at_checked((*length).into()).ok_or_else(damaged)?;
-        let (hashed, after) = after.split_first_chunk().ok_or_else(damaged)?;
-        found.push((key, *hashed));
+/// The entries of a listing that `list` has made, in the order of the keys; what is none ends it.
+pub fn entries_of(listing: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    let mut rest = listing.get(1..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first()?;
+        let (key, after) = after.split_at_checked((*length).into())?;
+        let (hashed, after) = after.split_first_chunk()?;
         rest = after;
-    }
-    Ok(found)
+        Some((key, *hashed))
+    })
 }
 
 /// What a bucket holds after some of its keys changed; both are in the order of their keys.
-fn merged<'a>(held: &[Entry<'a>], changes: &'a BTreeMap<Vec<u8>, Option<Hash>>) -> Vec<Entry<'a>> {
+pub fn merged<'a>(held: &[Entry<'a>], changes: &'a BTreeMap<Vec<u8>, Option<Hash>>) -> Vec<Entry<'a>> {
     let mut after = Vec::with_capacity(held.len() + changes.len());
     let mut held = held.iter().copied().peekable();
     for (key, hashed) in changes {
@@ -104,7 +99,7 @@ fn merged<'a>(held: &[Entry<'a>], changes: &'a BTreeMap<Vec<u8>, Option<Hash>>) 
     after
 }
 
-fn check_key(key: &[u8]) -> PyResult<&[u8]> {
+pub fn check_key(key: &[u8]) -> PyResult<&[u8]> {
     if key.len() < 256 {
         return Ok(key);
     }
@@ -134,9 +129,9 @@ pub fn tree_root<'py>(py: Python<'py>, hashes: Vec<Bound<'py, PyBytes>>) -> PyRe
     Ok(PyBytes::new(py, &root_of(&hashes)))
 }
 
-/// The row of a bucket that holds these entries, which are in the order of their keys. See `_core.pyi`.
+/// Both leaves of a bucket that holds these entries, which are in the order of their keys. See `_core.pyi`.
 #[pyfunction]
-pub fn bucket_row<'py>(
+pub fn bucket_leaves<'py>(
     py: Python<'py>,
     bucket: &[u8],
     entries: Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>,
@@ -145,63 +140,22 @@ pub fn bucket_row<'py>(
         .iter()
         .map(|(key, hashed)| Ok((check_key(key.as_bytes())?, hash(hashed.as_bytes())?)))
         .collect::<PyResult<Vec<_>>>()?;
-    Ok(PyBytes::new(py, &row_of(self::bucket(bucket)?, entries)))
+    Ok(PyBytes::new(py, listed(self::bucket(bucket)?, entries).1.as_flattened()))
 }
 
-/// What a row lists. See `_core.pyi`.
-#[pyfunction]
-pub fn row_entries<'py>(
-    py: Python<'py>,
-    bucket: &[u8],
-    row: &[u8],
-) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
-    let entries = entries_of(self::bucket(bucket)?, row)?;
-    Ok(entries.iter().map(|(key, hashed)| (PyBytes::new(py, key), PyBytes::new(py, hashed))).collect())
+/// Which bucket a key is in.
+pub fn bucket_of(key: &[u8]) -> Bucket {
+    let [first, second, ..] = sha256(&[key]);
+    Bucket::from_be_bytes([first, second])
 }
 
-/// A block's writes, by bucket. See `_core.pyi`.
-#[pyclass(frozen, module = "hypermesh_native")]
-pub struct Changes {
-    changes: BTreeMap<Bucket, BTreeMap<Vec<u8>, Option<Hash>>>,
-}
-
-#[pymethods]
-impl Changes {
-    #[new]
-    fn new(writes: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let mut changes: BTreeMap<Bucket, BTreeMap<Vec<u8>, Option<Hash>>> = BTreeMap::new();
-        for (key, value) in writes {
-            let (key, value): (&[u8], Option<&[u8]>) = (key.extract()?, value.extract()?);
-            let [first, second, ..] = sha256(&[check_key(key)?]);
-            let hashed = value.map(|value| sha256(&[value]));
-            changes.entry(Bucket::from_be_bytes([first, second])).or_default().insert(key.into(), hashed);
-        }
-        Ok(Self { changes })
+/// A block's writes, hashed.
+pub fn changes_of(writes: &Bound<'_, PyDict>) -> PyResult<Changes> {
+    let mut changes = Changes::new();
+    for (key, value) in writes {
+        let (key, value): (&[u8], Option<&[u8]>) = (key.extract()?, value.extract()?);
+        let hashed = value.map(|value| sha256(&[value]));
+        changes.entry(bucket_of(check_key(key)?)).or_default().insert(key.into(), hashed);
     }
-
-    #[getter]
-    fn buckets<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.changes.keys().map(|bucket| PyBytes::new(py, &bucket.to_be_bytes())).collect()
-    }
-
-    fn settle<'py>(&self, py: Python<'py>, held: Vec<Bound<'py, PyBytes>>) -> PyResult<Settled<'py>> {
-        if held.len() != self.changes.len() {
-            let text = format!("{} rows for the changes of {} buckets", held.len(), self.changes.len());
-            return Err(PyValueError::new_err(text));
-        }
-        let (rows, keys) = (PyDict::new(py), PyList::empty(py));
-        for ((&bucket, changes), row) in self.changes.iter().zip(&held) {
-            let before = entries_of(bucket, row.as_bytes())?;
-            let after = merged(&before, changes);
-            if before == after {
-                continue;
-            }
-            let name = bucket.to_be_bytes();
-            rows.set_item(PyBytes::new(py, &name), PyBytes::new(py, &row_of(bucket, after)))?;
-            for key in changes.keys() {
-                keys.append(PyBytes::new(py, &[&name, key.as_slice()].concat()))?;
-            }
-        }
-        Ok((rows, keys))
-    }
+    Ok(changes)
 }

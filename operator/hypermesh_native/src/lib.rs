@@ -14,7 +14,7 @@ mod tree;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::buckets::{bucket_row, leaf, row_entries, tree_root, Changes};
+    use crate::buckets::{bucket_leaves, leaf, tree_root};
     #[pymodule_export]
     use crate::signatures::{verify, Signatures};
     #[pymodule_export]

@@ -1,15 +1,21 @@
-//! The store's tree, complete and in memory: node 1 is the root, node i has children 2i and 2i + 1.
+//! The store's tree, complete and in memory: node 1 is the root, node i has children 2i and 2i + 1; and what each bucket
+//! lists.
 //!
-//! Nodes lie in pages that copies share until one of them writes there: a copy is 1024 pointers.
+//! Nodes and listings lie in pages that copies share until one of them writes there: a copy is 1280 pointers.
 
-use crate::buckets::{bucket, inner, leaf_of, row_of, sha256, Bucket, Hash, PAIR};
+use crate::buckets::{
+    bucket, bucket_of, changes_of, check_key, entries_of, inner, leaf_of, list, listed, merged, sha256, Bucket, Hash,
+    Leaves, LISTED,
+};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const LEAVES: usize = 2 << Bucket::BITS;
+const BUCKETS: usize = 1 << Bucket::BITS;
 const PAGE: usize = 256;
 const STORE_NAME: &[u8] = b"ledger";
 
@@ -57,62 +63,154 @@ impl Nodes {
     }
 }
 
+type Listing = Option<Arc<[u8]>>;
+
+/// What buckets list; nothing of one that is empty.
+#[derive(Clone)]
+struct Listings(Vec<Arc<[Listing; PAGE]>>);
+
+impl Listings {
+    fn get(&self, bucket: Bucket) -> &[u8] {
+        let bucket = usize::from(bucket);
+        self.0[bucket / PAGE][bucket % PAGE].as_deref().unwrap_or_default()
+    }
+
+    fn set(&mut self, bucket: Bucket, listing: Listing) {
+        let bucket = usize::from(bucket);
+        Arc::make_mut(&mut self.0[bucket / PAGE])[bucket % PAGE] = listing;
+    }
+}
+
+/// None for a listing without entries.
+fn kept(listing: Vec<u8>) -> Listing {
+    (listing.len() > 1).then(|| listing.into())
+}
+
+/// Which leaf of the tree a bucket's first one is.
+fn first_leaf(bucket: Bucket) -> usize {
+    LEAVES + 2 * usize::from(bucket)
+}
+
 fn app_hash(root: &Hash) -> Hash {
     leaf_of(STORE_NAME, &sha256(&[root]))
 }
 
-/// Both leaves of a row.
-fn leaves_of(row: &[u8]) -> PyResult<[Hash; 2]> {
-    match row.first_chunk::<PAIR>().map(|pair| pair.as_chunks()) {
-        Some((&[left, right], [])) => Ok([left, right]),
-        _ => Err(PyValueError::new_err(format!("leaves of {} bytes instead of 64", row.len()))),
+#[derive(Clone)]
+struct State {
+    nodes: Nodes,
+    listings: Listings,
+}
+
+impl State {
+    /// All nodes that change when these buckets' leaves do.
+    fn above(&self, changed: impl Iterator<Item = (Bucket, Leaves)>) -> Vec<(usize, Hash)> {
+        let pair =
+            |(bucket, [left, right]): (Bucket, Leaves)| [(first_leaf(bucket), left), (first_leaf(bucket) + 1, right)];
+        self.nodes.above(changed.flat_map(pair).collect())
+    }
+
+    fn leaves(&self, bucket: Bucket) -> Leaves {
+        [0, 1].map(|side| *self.nodes.get(first_leaf(bucket) + side))
     }
 }
 
-/// What changes when some buckets' leaves do. See `_core.pyi`.
+/// What a block changes. See `_core.pyi`.
 #[pyclass(frozen, module = "hypermesh_native")]
 pub struct Update {
-    #[pyo3(get)]
-    app_hash: Py<PyBytes>,
+    app_hash: Hash,
     nodes: Vec<(usize, Hash)>,
+    listings: Vec<(Bucket, Listing)>,
+    before: Vec<(Bucket, Leaves)>,
+    changed: Vec<Vec<u8>>,
+}
+
+#[pymethods]
+impl Update {
+    #[getter]
+    fn app_hash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.app_hash)
+    }
+
+    #[getter]
+    fn changed<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.changed.iter().map(|key| PyBytes::new(py, key)).collect()
+    }
+
+    #[getter]
+    fn before<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+        let named = |(bucket, leaves): &(Bucket, Leaves)| {
+            (PyBytes::new(py, &bucket.to_be_bytes()), PyBytes::new(py, leaves.as_flattened()))
+        };
+        self.before.iter().map(named).collect()
+    }
 }
 
 /// The tree. See `_core.pyi`.
+///
+/// Nobody makes Python's objects while it is locked: that may collect garbage, which may ask this tree.
 #[pyclass(frozen, module = "hypermesh_native")]
 pub struct Tree {
-    nodes: Mutex<Nodes>,
+    state: Mutex<State>,
 }
 
 impl Tree {
-    fn nodes(&self) -> MutexGuard<'_, Nodes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn listings(&self, buckets: Range<usize>) -> Vec<Listing> {
+        let state = self.state();
+        buckets.map(|bucket| state.listings.0[bucket / PAGE][bucket % PAGE].clone()).collect()
+    }
+}
+
+/// What every bucket lists. See `Tree.__new__`.
+fn collected(entries: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u8>>> {
+    let mut listings: Vec<Vec<u8>> = vec![Vec::new(); BUCKETS];
+    let mut last: Option<Bound<'_, PyBytes>> = None;
+    for each in entries.try_iter()? {
+        let (name, value): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = each?.extract()?;
+        let key = check_key(name.as_bytes())?;
+        if last.as_ref().is_some_and(|last| last.as_bytes() >= key) {
+            return Err(PyValueError::new_err("entries are not in the order of their keys"));
+        }
+        let (listing, value_hash) = (&mut listings[usize::from(bucket_of(key))], sha256(&[value.as_bytes()]));
+        listing.reserve_exact(2 + key.len() + value_hash.len());
+        if listing.is_empty() {
+            listing.push(LISTED);
+        }
+        list(listing, key, &value_hash);
+        last = Some(name);
+    }
+    Ok(listings)
 }
 
 #[pymethods]
 impl Tree {
     #[new]
-    fn new(py: Python<'_>, used: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut leaves: Vec<Hash> = Vec::with_capacity(LEAVES);
-        for bucket in 0..=Bucket::MAX {
-            leaves.extend(leaves_of(&row_of(bucket, []))?);
-        }
-        for each in used.try_iter()? {
-            let (name, row): (Bound<'_, PyBytes>, Bound<'_, PyBytes>) = each?.extract()?;
-            let index = 2 * usize::from(bucket(name.as_bytes())?);
-            leaves[index..index + 2].copy_from_slice(&leaves_of(row.as_bytes())?);
-        }
-        let nodes = py.detach(|| Nodes::over(&leaves));
-        Ok(Self { nodes: Mutex::new(nodes) })
+    fn new(py: Python<'_>, entries: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let collected = collected(entries)?;
+        let state = py.detach(|| {
+            let mut leaves: Vec<Hash> = Vec::with_capacity(LEAVES);
+            let empty = Arc::new([const { None }; PAGE]);
+            let mut listings = Listings(vec![empty; BUCKETS / PAGE]);
+            for (bucket, listing) in (0..=Bucket::MAX).zip(collected) {
+                leaves.extend(listed(bucket, entries_of(&listing)).1);
+                listings.set(bucket, kept(listing));
+            }
+            State { nodes: Nodes::over(&leaves), listings }
+        });
+        Ok(Self { state: Mutex::new(state) })
     }
 
     fn copy(&self) -> Self {
-        Self { nodes: Mutex::new(self.nodes().clone()) }
+        Self { state: Mutex::new(self.state().clone()) }
     }
 
     #[getter]
     fn app_hash<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &app_hash(self.nodes().get(1)))
+        let root = *self.state().nodes.get(1);
+        PyBytes::new(py, &app_hash(&root))
     }
 
     #[pyo3(signature = (index, parts = LEAVES))]
@@ -120,28 +218,76 @@ impl Tree {
         if !parts.is_power_of_two() || parts > LEAVES || index >= parts {
             return Err(PyIndexError::new_err(format!("no part {index} of {parts} in a tree of {LEAVES} leaves")));
         }
-        let nodes = self.nodes();
         let way = std::iter::successors(Some(parts + index), |node| Some(node / 2)).take_while(|node| *node > 1);
-        Ok(way.map(|node| PyBytes::new(py, nodes.get(node ^ 1))).collect())
+        let aunts: Vec<Hash> = {
+            let state = self.state();
+            way.map(|node| *state.nodes.get(node ^ 1)).collect()
+        };
+        Ok(aunts.iter().map(|hash| PyBytes::new(py, hash)).collect())
     }
 
-    fn update<'py>(&self, py: Python<'py>, rows: &Bound<'py, PyDict>) -> PyResult<Update> {
-        let mut changed: BTreeMap<Bucket, [Hash; 2]> = BTreeMap::new();
-        for (name, row) in rows {
-            changed.insert(bucket(name.extract()?)?, leaves_of(row.extract()?)?);
+    fn entries<'py>(
+        &self,
+        py: Python<'py>,
+        bucket: &[u8],
+    ) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+        let bucket = usize::from(self::bucket(bucket)?);
+        let listing = self.listings(bucket..bucket + 1).pop().flatten();
+        let entries = entries_of(listing.as_deref().unwrap_or_default());
+        Ok(entries.map(|(key, hashed)| (PyBytes::new(py, key), PyBytes::new(py, &hashed))).collect())
+    }
+
+    fn names<'py>(&self, py: Python<'py>, first: usize, after: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        if first > after || after > BUCKETS {
+            return Err(PyIndexError::new_err(format!("no buckets from {first} to {after}")));
         }
-        let first = |bucket: Bucket| LEAVES + 2 * usize::from(bucket);
-        let level =
-            changed.into_iter().flat_map(|(bucket, [left, right])| [(first(bucket), left), (first(bucket) + 1, right)]);
-        let (nodes, level) = (self.nodes(), level.collect());
-        let above = nodes.above(level);
-        let root = above.last().map_or_else(|| nodes.get(1), |(_, root)| root);
-        let app_hash = PyBytes::new(py, &app_hash(root)).unbind();
-        Ok(Update { app_hash, nodes: above })
+        let listings = self.listings(first..after);
+        Ok(listings.iter().flatten().flat_map(|each| entries_of(each)).map(|(key, _)| PyBytes::new(py, key)).collect())
+    }
+
+    fn update(&self, writes: &Bound<'_, PyDict>) -> PyResult<Update> {
+        let changes = changes_of(writes)?;
+        let state = self.state();
+        let (mut listings, mut before, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut leaves: Vec<(Bucket, Leaves)> = Vec::with_capacity(changes.len());
+        for (&bucket, changes) in &changes {
+            let held: Vec<_> = entries_of(state.listings.get(bucket)).collect();
+            let after = merged(&held, changes);
+            if held == after {
+                continue;
+            }
+            let (listing, pair) = listed(bucket, after);
+            leaves.push((bucket, pair));
+            listings.push((bucket, kept(listing)));
+            before.push((bucket, state.leaves(bucket)));
+            changed.extend(changes.keys().map(|key| [&bucket.to_be_bytes(), key.as_slice()].concat()));
+        }
+        let nodes = state.above(leaves.into_iter());
+        let root = nodes.last().map_or_else(|| state.nodes.get(1), |(_, root)| root);
+        Ok(Update { app_hash: app_hash(root), nodes, listings, before, changed })
     }
 
     fn apply(&self, update: &Update) {
-        let mut nodes = self.nodes();
-        update.nodes.iter().for_each(|(node, hash)| nodes.set(*node, *hash));
+        let mut state = self.state();
+        update.nodes.iter().for_each(|(node, hash)| state.nodes.set(*node, *hash));
+        update.listings.iter().for_each(|(bucket, listing)| state.listings.set(*bucket, listing.clone()));
+    }
+
+    fn set_back(&self, leaves: &Bound<'_, PyDict>) -> PyResult<()> {
+        let mut changed: BTreeMap<Bucket, Leaves> = BTreeMap::new();
+        for (name, pair) in leaves {
+            changed.insert(bucket(name.extract()?)?, leaves_of(pair.extract()?)?);
+        }
+        let mut state = self.state();
+        let nodes = state.above(changed.into_iter());
+        nodes.iter().for_each(|(node, hash)| state.nodes.set(*node, *hash));
+        Ok(())
+    }
+}
+
+fn leaves_of(pair: &[u8]) -> PyResult<Leaves> {
+    match pair.as_chunks() {
+        (&[left, right], []) => Ok([left, right]),
+        _ => Err(PyValueError::new_err(format!("leaves of {} bytes instead of 64", pair.len()))),
     }
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 
@@ -31,38 +30,36 @@ def in_one_bucket(count: int) -> tuple[bytes, ...]:
 
 
 class Both:
-    """A state's buckets and trees, of the program and of the reference."""
+    """A state and its trees, of the program and of the reference."""
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
+        self.values: dict[bytes, bytes] = {}
         self.ours, self.theirs = commitment.Tree(()), reference.Tree(())
 
     def held(self, bucket: bytes) -> Entries:
-        return sorted((key, hashed) for key, hashed in self.entries.items() if reference.bucket_of(key) == bucket)
-
-    def rows(self, buckets: Sequence[bytes]) -> list[bytes]:
-        held = [(bucket, self.held(bucket)) for bucket in buckets]
-        return [reference.bucket_row(bucket, entries) if entries else b"" for bucket, entries in held]
+        return sorted(
+            (key, sha256(it).digest()) for key, it in self.values.items() if reference.bucket_of(key) == bucket
+        )
 
     def block(self, writes: dict[bytes, bytes | None]) -> None:
-        ours = commitment.bucket_changes(writes, self.rows)
-        theirs = reference.bucket_changes(writes, self.held)
-        assert ours == theirs
-        one, other = self.ours.update(ours[0]), self.theirs.update(theirs[0])
-        assert one.app_hash == other.app_hash
+        update, (rows, changed) = self.ours.update(writes), reference.bucket_changes(writes, self.held)
+        other = self.theirs.update(rows)
+        assert (update.app_hash, update.changed) == (other.app_hash, changed)
+        assert update.before == [(bucket, reference.bucket_leaves(bucket, self.held(bucket))) for bucket in rows]
         before = self.ours.app_hash
         assert before == self.theirs.app_hash
-        self.ours.apply(one)
+        self.ours.apply(update)
         self.theirs.apply(other)
         assert self.ours.app_hash == other.app_hash
         for key, value in writes.items():
-            self.entries.pop(key, None)
+            self.values.pop(key, None)
             if value is not None:
-                self.entries[key] = sha256(value).digest()
-
-    def used(self) -> dict[bytes, bytes]:
-        buckets = {reference.bucket_of(key) for key in self.entries}
-        return {bucket: reference.bucket_row(bucket, self.held(bucket)) for bucket in buckets}
+                self.values[key] = value
+        for bucket in rows:
+            assert self.ours.entries(bucket) == self.held(bucket)
+        back = self.ours.copy()
+        back.set_back(dict(update.before))
+        assert back.app_hash == before
 
 
 KEYS = st.one_of(st.sampled_from(in_one_bucket(6)), st.binary(min_size=1, max_size=127))
@@ -75,7 +72,10 @@ def test_blocks_have_the_references_app_hashes(blocks: list[dict[bytes, bytes | 
     state = Both()
     for writes in blocks:
         state.block(writes)
-    built = commitment.Tree(state.used().items())
+    built = commitment.Tree(sorted(state.values.items()))
+    half = commitment.BUCKETS // 2
+    names = built.names(0, half) + built.names(half, commitment.BUCKETS)
+    assert sorted(names) == sorted(state.values)
     assert built.app_hash == state.ours.app_hash
     for index in (0, 1, commitment.LEAVES - 1, 2 * int.from_bytes(reference.bucket_of(b"k"), "big")):
         assert built.aunts(index) == state.ours.aunts(index) == state.theirs.aunts(index)
@@ -84,15 +84,19 @@ def test_blocks_have_the_references_app_hashes(blocks: list[dict[bytes, bytes | 
 
 def test_large_blocks_have_the_references_app_hashes() -> None:
     chance, state = random.Random(3), Both()
-    state.held = {}.get  # type: ignore[assignment, method-assign]
     keys = [b"asset/%d" % number for number in range(1_500)]
     for _ in range(4):
         by_bucket: dict[bytes, Entries] = {}
-        for key, hashed in sorted(state.entries.items()):
-            by_bucket.setdefault(reference.bucket_of(key), []).append((key, hashed))
-        state.held = lambda bucket, by_bucket=by_bucket: by_bucket.get(bucket, [])  # type: ignore[misc]
-        some = chance.sample(keys, 900)
-        state.block({key: chance.choice([None, chance.randbytes(300)]) for key in some})
+        for key, value in sorted(state.values.items()):
+            by_bucket.setdefault(reference.bucket_of(key), []).append((key, sha256(value).digest()))
+        writes = {key: chance.choice([None, chance.randbytes(300)]) for key in chance.sample(keys, 900)}
+        rows, changed = reference.bucket_changes(writes, lambda bucket, held=by_bucket: held.get(bucket, []))
+        update, other = state.ours.update(writes), state.theirs.update(rows)
+        assert (update.app_hash, update.changed) == (other.app_hash, changed)
+        state.ours.apply(update)
+        state.theirs.apply(other)
+        values = {key: value for key, value in (state.values | writes).items() if value is not None}
+        state.values = values
 
 
 @settings(deadline=None)
@@ -101,11 +105,9 @@ def test_large_blocks_have_the_references_app_hashes() -> None:
         st.tuples(st.binary(max_size=255), st.binary(min_size=32, max_size=32)), max_size=40, unique_by=lambda e: e[0]
     )
 )
-def test_buckets_have_the_references_rows(entries: Entries) -> None:
+def test_buckets_have_the_references_leaves(entries: Entries) -> None:
     entries.sort()
-    row = commitment.bucket_row(b"ab", entries)
-    assert row == reference.bucket_row(b"ab", entries)
-    assert commitment.row_entries(b"ab", row) == entries
+    assert commitment.bucket_leaves(b"ab", entries) == reference.bucket_leaves(b"ab", entries)
     leaves = [reference.leaf(key, hashed) for key, hashed in entries]
     assert [commitment.leaf(key, hashed) for key, hashed in entries] == leaves
     assert commitment.tree_root(leaves) == reference.tree_root(leaves)
@@ -113,21 +115,26 @@ def test_buckets_have_the_references_rows(entries: Entries) -> None:
 
 
 def test_a_copy_is_not_moved_and_moves_nothing() -> None:
-    tree = commitment.Tree([(b"ab", b"x" * 64)])
+    tree = commitment.Tree([(b"k", b"1")])
+    bucket = commitment.bucket_of(b"k")
     first, copy = tree.app_hash, tree.copy()
-    tree.apply(tree.update({b"ab": b"y" * 64, b"\xff\xff": b"z" * 64}))
+    tree.apply(tree.update({b"k": b"2", b"other": b"3"}))
     second = tree.app_hash
-    assert (copy.app_hash, copy.aunts(0)) == (first, commitment.Tree([(b"ab", b"x" * 64)]).aunts(0))
-    copy.apply(copy.update({b"\0\0": b"w" * 64}))
-    assert tree.app_hash == second != first != copy.app_hash
+    assert (copy.app_hash, copy.aunts(0)) == (first, commitment.Tree([(b"k", b"1")]).aunts(0))
+    assert copy.entries(bucket) == [(b"k", commitment.value_hash(b"1"))]
+    copy.apply(copy.update({b"k": None}))
+    assert copy.app_hash == commitment.Tree(()).app_hash
+    assert tree.app_hash == second != first
+    assert tree.entries(bucket) == [(b"k", commitment.value_hash(b"2"))]
 
 
 def test_an_update_changes_nothing_before_it_is_applied() -> None:
     tree = commitment.Tree(())
     before = tree.app_hash
-    update = tree.update({b"ab": b"y" * 64})
+    update = tree.update({b"k": b"y"})
     assert tree.app_hash == before != update.app_hash
-    assert tree.update({}).app_hash == before
+    nothing = tree.update({}), tree.update({b"absent": None})
+    assert [(each.app_hash, each.changed, each.before) for each in nothing] == 2 * [(before, [], [])]
 
 
 COLLECTED = """
@@ -136,7 +143,7 @@ from hypermesh_native import Tree
 class Cycle:
     def __del__(self):
         asked.append(tree.app_hash)
-tree, asked, leaves = Tree([]), [], {b"ab": bytes(64)}
+tree, asked, writes = Tree([]), [], {b"k": b"v"}
 gc.collect()
 gc.disable()
 unused = [{} for _ in range(1_000)]  # the next dict comes from none that was thrown away
@@ -145,7 +152,8 @@ one.one = one
 del one
 gc.set_threshold(1)
 gc.enable()
-tree.update(leaves)
+tree.apply(tree.update(writes))
+tree.names(0, 65536), tree.entries(b"ab"), tree.aunts(0)
 gc.collect()
 print(len(asked))
 """
@@ -164,29 +172,30 @@ def test_parts_that_no_tree_has_are_told(index: tuple[int, ...]) -> None:
 
 
 def test_what_is_no_hash_bucket_or_key_is_told() -> None:
+    tree = commitment.Tree(())
     with pytest.raises(ValueError, match="a hash of 31 bytes"):
         commitment.leaf(b"k", bytes(31))
     with pytest.raises(ValueError, match="a key of 256 bytes"):
         commitment.leaf(bytes(256), bytes(32))
+    with pytest.raises(ValueError, match="a key of 256 bytes"):
+        commitment.Tree([(bytes(256), b"")])
+    with pytest.raises(ValueError, match="a key of 256 bytes"):
+        tree.update({bytes(256): b""})
     with pytest.raises(ValueError, match="a bucket of 3 bytes"):
-        commitment.Tree([(b"abc", bytes(64))])
+        tree.entries(b"abc")
     with pytest.raises(ValueError, match="leaves of 63 bytes"):
-        commitment.Tree(()).update({b"ab": bytes(63)})
-    with pytest.raises(ValueError, match="2 rows for the changes of 1 buckets"):
-        commitment.bucket_changes({b"k": b"v"}, lambda _: [b"", b""])
+        tree.set_back({b"ab": bytes(63)})
     with pytest.raises(TypeError):
-        commitment.bucket_changes({b"k": "v"}, lambda _: [])  # type: ignore[dict-item]
+        tree.update({b"k": "v"})  # type: ignore[dict-item]
 
 
-@given(st.integers(1, 136), st.integers(0, 136), st.binary(min_size=1, max_size=3))
-def test_damaged_rows_are_told(length: int, at: int, more: bytes) -> None:
-    entries = [(b"a/1", bytes(32)), (b"a/22", bytes(32))]
-    row = commitment.bucket_row(b"ab", entries)
-    flipped = row[:at] + bytes([row[at] ^ 1]) + row[at + 1 :]
-    for bucket, damaged in ((b"ab", row[:length]), (b"ab", row + more), (b"ac", row)):
-        with pytest.raises(ValueError, match="is damaged"):
-            commitment.row_entries(bucket, damaged)
-    if at >= 32:  # the first leaf is the tree's to check
-        with pytest.raises(ValueError, match="is damaged"):
-            commitment.row_entries(b"ab", flipped)
-    assert commitment.row_entries(b"ab", b"") == []
+@pytest.mark.parametrize("entries", [[(b"b", b"1"), (b"a", b"1")], [(b"a", b"1"), (b"a", b"2")]])
+def test_entries_that_are_not_in_order_are_told(entries: Entries) -> None:
+    with pytest.raises(ValueError, match="not in the order"):
+        commitment.Tree(entries)
+
+
+@pytest.mark.parametrize(("first", "after"), [(1, 0), (0, commitment.BUCKETS + 1)])
+def test_buckets_that_no_tree_has_are_told(first: int, after: int) -> None:
+    with pytest.raises(IndexError, match="no buckets"):
+        commitment.Tree(()).names(first, after)

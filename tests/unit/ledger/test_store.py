@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger import commitment, keys
+from hypermesh_ledger import keys
 from hypermesh_ledger.errors import StoreUnusable
 from hypermesh_ledger.state import Fork, Memory, Writes
 from hypermesh_ledger.store import Store
@@ -104,77 +103,51 @@ def test_readers_see_a_block_only_when_it_is_advanced_to(tmp_path: Path) -> None
     store.close()
 
 
-def test_a_damaged_state_is_not_served(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    apply(store, 1, {b"a": b"1"})
-    store.close()
-    bucket, environment = commitment.bucket_of(b"a"), lmdb.open(str(tmp_path), max_dbs=8)
-    rows = environment.open_db(b"rows")
-    with environment.begin(write=True) as transaction:
-        row = transaction.get(bucket, db=rows)
-        transaction.put(bucket, b"x" * 64 + row[64:], db=rows)
-    environment.close()
-    with pytest.raises(StoreUnusable, match="Restore a backup"):
-        Store(tmp_path)
-
-
-@pytest.mark.parametrize(("name", "key", "cut"), [(b"rows", b"", bytes(40)), (b"hashes", b"a", bytes(31))])
-def test_a_state_whose_rows_are_cut_off_is_not_served(tmp_path: Path, name: bytes, key: bytes, cut: bytes) -> None:
-    """Nor is an older program's taken over."""
+@pytest.mark.parametrize(
+    ("key", "damaged"), [(b"a", b"2"), (b"a", None), (b"b", b"1"), (b"a", b"")], ids=["other", "lost", "more", "cut"]
+)
+def test_a_damaged_state_is_not_served(tmp_path: Path, key: bytes, damaged: bytes | None) -> None:
+    """Whatever was changed on the disk: the next app hash would be nobody else's."""
     store = Store(tmp_path)
     apply(store, 1, {b"a": b"1"})
     store.close()
     environment = lmdb.open(str(tmp_path), max_dbs=8)
-    database, _ = environment.open_db(name), environment.open_db(b"tree")
+    state = environment.open_db(b"state")
     with environment.begin(write=True) as transaction:
-        transaction.put(commitment.bucket_of(b"a") + key, cut, db=database)
+        transaction.delete(key, db=state)
+        if damaged is not None:
+            transaction.put(key, damaged, db=state)
     environment.close()
-    with pytest.raises(StoreUnusable, match=r"is damaged \(.* bytes.*Restore a backup"):
+    with pytest.raises(StoreUnusable, match=r"do not give its app hash.*Restore a backup"):
         Store(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda row: row[:-1], lambda row: row[:-1] + bytes([row[-1] ^ 1])])
-def test_a_damaged_row_is_not_built_on(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    """Also where it can be read all the same: the next app hash would be nobody else's."""
+def test_what_older_programs_kept_of_the_tree_is_dropped(tmp_path: Path) -> None:
+    """One of them a row for each bucket, the one before it leaves and entries apart."""
     store = Store(tmp_path)
-    apply(store, 1, {b"a": b"1"})
-    store.close()
-    bucket, environment = commitment.bucket_of(b"a"), lmdb.open(str(tmp_path), max_dbs=8)
-    rows = environment.open_db(b"rows")
-    with environment.begin(write=True) as transaction:
-        transaction.put(bucket, damage(transaction.get(bucket, db=rows)), db=rows)
-    environment.close()
-    store = Store(tmp_path)
-    with pytest.raises(StoreUnusable, match=r"row of (98|99) bytes is damaged.*Restore a backup"):
-        store.prepare(2, 2, {b"a": b"2"})
-    store.close()
-
-
-def test_a_state_of_an_older_program_is_taken_over(tmp_path: Path) -> None:
-    """It had each bucket's leaves in one database, its entries in another, and no rows."""
-    chance, store = random.Random(5), Store(tmp_path)
-    held = {b"k/%d" % number: chance.randbytes(9) for number in range(500)}
+    held = {b"k/%d" % number: b"v" for number in range(500)}
     apply(store, 1, dict(held))
     apply(store, 2, {b"k/7": None, b"k/8": b"new"})
-    app_hash, before = store.head.app_hash, dict(store.snapshot.scan(b""))
+    app_hash = store.head.app_hash
     store.close()
     environment = lmdb.open(str(tmp_path), max_dbs=8)
-    rows, hashes, tree = (environment.open_db(name) for name in (b"rows", b"hashes", b"tree"))
-    with environment.begin(write=True) as transaction:
-        for bucket, row in list(transaction.cursor(rows)):
-            transaction.put(bucket, row[:64], db=tree)
-            for key, hashed in commitment.row_entries(bucket, row):
-                transaction.put(bucket + key, hashed, db=hashes)
-        transaction.drop(rows)
+    for name in (b"rows", b"hashes", b"tree"):
+        database = environment.open_db(name)
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"ab", bytes(200), db=database)
     environment.close()
     for _ in range(2):
         store = Store(tmp_path)
-        assert (store.head.app_hash, dict(store.snapshot.scan(b""))) == (app_hash, before)
+        assert store.head.app_hash == app_hash
         with store.past(1) as past:
-            assert (past.get(b"k/7"), past.prove(b"k/8").value) == (held[b"k/7"], held[b"k/8"])
+            assert (past.get(b"k/7"), past.prove(b"k/8").value) == (b"v", b"v")
         store.close()
+    environment = lmdb.open(str(tmp_path), max_dbs=8)
+    with environment.begin() as transaction:
+        assert {name for name, _ in transaction.cursor()} == {b"meta", b"state", b"history", b"outcomes"}
+    environment.close()
     store = Store(tmp_path)
-    apply(store, 3, {b"k/7": held[b"k/7"], b"k/8": held[b"k/8"]})
+    apply(store, 3, {b"k/7": b"v", b"k/8": b"v"})
     assert store.head.app_hash == expected_app_hash(held)
     store.close()
 
@@ -234,7 +207,7 @@ def test_derived_entries_are_in_no_hash_and_made_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with_it, without = store.prepare(1, 1, entries | index), store.prepare(1, 1, entries)
     assert with_it.head.app_hash == without.head.app_hash
-    assert (with_it.rows, with_it.undo) == (without.rows, without.undo)
+    assert with_it.undo == without.undo
     store.commit(without)  # as the program did that knows of no index
     store.advance(without)
     with store._environment.begin(write=True) as transaction:
