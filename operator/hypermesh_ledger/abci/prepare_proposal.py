@@ -62,12 +62,12 @@ async def _operations(core: Core, request: abci.RequestPrepareProposal, room: in
         return []
     started = time.monotonic()
     if len(core.votes) <= 1 and core.laggards.holds(started):
-        return [] if core.laggards.gap() else core.pool.take(room, block_ms, core.pace.most)
+        return [] if core.laggards.gap() else core.pool.take(room, block_ms, core.pace.most(len(core.votes)))
     if not len(core.pool) and not await core.pool.filled(_patience(core, block_ms)):
         return []
     if time.monotonic() - started > FRESH_S:
         return []
-    return core.pool.take(room, block_ms, core.pace.most)
+    return core.pool.take(room, block_ms, core.pace.most(len(core.votes)))
 
 
 def _patience(core: Core, block_ms: int) -> float:
