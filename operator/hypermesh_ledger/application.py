@@ -34,6 +34,7 @@ from hypermesh_ledger.genesis import make_genesis
 from hypermesh_ledger.hearing import Hearing
 from hypermesh_ledger.ingress import Peer, make_peer_server, make_server
 from hypermesh_ledger.joining import Own
+from hypermesh_ledger.laggards import Laggards
 from hypermesh_ledger.measuring import Places
 from hypermesh_ledger.metrics import Metrics
 from hypermesh_ledger.node_key import node_id
@@ -131,16 +132,16 @@ class Progress:
         return self.peers is not None and self.peers.common > self.height + BEHIND_BLOCKS
 
     def lagging(self) -> int:
-        """The height that peers are told: until this ledger was level with them, and when it is far behind again."""
+        """The height that peers are told: until this ledger was level with them, and while most are ahead of it."""
         self.look()
         self._there()
-        if self.peers is None or self.restore is not None or (self._level and not self.behind()):
+        if self.peers is None or self.restore is not None or (self._level and self.peers.common <= self.height):
             return 0
         return self.height
 
     def told(self, height: int) -> None:
         """By another ledger, see `lagging`."""
-        if self._core is not None:
+        if self._core is not None and self._core.laggards is not None:
             self._core.laggards.told(height, self._core.store.head.height, time.monotonic())
 
     def judges(self) -> bool:
@@ -187,6 +188,7 @@ async def run(options: argparse.Namespace) -> None:
         core.rechecks = Rechecks(address, core.metrics)
         core.places = Places(address, core.metrics, lambda: store.snapshot)
     core.telling = Telling(core.pool) if several else None
+    core.laggards = Laggards() if plan is not None and not several else None
     core.failing = probes.failing
     core.metrics.watch(core.pool, lambda: len(core.watches))
     core.metrics.watch_process(verifier, core.consensus, snapshots, here)

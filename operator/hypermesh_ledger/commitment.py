@@ -6,8 +6,8 @@
     app hash = the tree of stores, which has one leaf: ("ledger", store root)
 
 The second leaf of a bucket lists its keys, so that absence can be shown too. A block touches 17 hashes a changed
-bucket. Nodes (8 MiB) and listings (70 bytes an asset) stay in memory; on the disk is none of it: the store hashes the
-whole state when it opens, so what it serves is what the app hash covers.
+bucket. Nodes (8 MiB) and listings (125 bytes an asset, which has two entries) stay in memory; on the disk is none of
+it: the store hashes the whole state when it opens, so what it serves is what the app hash covers.
 
 What is hashed for each operation is compiled (hypermesh_native); the same once more in Python, as the tests' reference:
 tests/unit/ledger/commitments.py.

@@ -86,7 +86,8 @@ class Core:
         """Of a ledger with peers."""
         self.presence = Presence()
         self.pace = Pace()
-        self.laggards = Laggards()
+        self.laggards: Laggards | None = None
+        """Of a ledger without peers that others may join."""
         self.consensus = Consensus(home.RPC_SOCKET)
         self.failing: Callable[[], Mapping[str, str]] = dict
         """Readiness checks that fail now, and why."""

@@ -1,4 +1,4 @@
-"""The committed state on disk: LMDB, one atomic transaction a block for state, tree, height and app hash together.
+"""The committed state on disk: LMDB, one atomic transaction a block for state, height and app hash together.
 
     FinalizeBlock -> prepare(writes) -> Prepared (app hash known, nothing changed) -> Commit -> one LMDB transaction
 
@@ -265,10 +265,10 @@ class Store:
 
     def _hashed(self, cursor: Any) -> Generator[tuple[bytes, bytes], None, None]:
         """All but the derived entries, which lie together."""
-        for first, after in ((b"", keys.DEVICE), (_behind(keys.DEVICE), b"\xff")):
+        for first, after in ((b"", keys.DEVICE), (_behind(keys.DEVICE), None)):
             if cursor.set_range(first):
                 for number, (key, value) in enumerate(cursor, 1):
-                    if key >= after:
+                    if after is not None and key >= after:
                         break
                     yield key, value
                     if not number % TRIM_ENTRIES:
@@ -277,7 +277,7 @@ class Store:
     def _forget_hashes(self) -> None:
         """Drop what older programs kept of the tree on the disk."""
         for name in _OLD:
-            with contextlib.suppress(lmdb.NotFoundError):
+            with contextlib.suppress(lmdb.Error, OSError):  # not there, or a full volume: the next start tries again
                 database = self._environment.open_db(name, create=False)
                 with self._environment.begin(write=True) as transaction:
                     transaction.drop(database)

@@ -28,7 +28,7 @@ class Signatures:
         """End the thread, when it has done what was submitted."""
 
 class Tree:
-    """The store's tree, complete and in memory (8 MiB), and what each bucket lists (70 bytes an asset)."""
+    """The store's tree, complete and in memory (8 MiB), and what each bucket lists (125 bytes an asset)."""
 
     def __init__(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
         """entries: (key, value) of all that is hashed, in the order of the keys. Raises ValueError."""

@@ -28,7 +28,11 @@ from hypermesh_ledger.pool.lanes import TX_OVERHEAD
 FRESH_S: Final = 1.0
 """How old a clock may be by which operations are judged."""
 IDLE_WITH_PEERS_S: Final = 1.0
-"""Instead of IDLE_S: while a proposer waits so do the others, and how long they take a dead one's silence for it."""
+"""Instead of IDLE_S: while a proposer waits so do the others, and how long they take a dead one's silence for it.
+
+Of a lone one that others may join, too: who waited longer than FRESH_S leaves its block empty, and CometBFT's gap would
+follow (see laggards).
+"""
 LEAST_S: Final = 0.05
 """Shortest wait for what is due: other validators' clocks may be behind ours."""
 STALE_S: Final = 30
@@ -61,7 +65,7 @@ async def _operations(core: Core, request: abci.RequestPrepareProposal, room: in
     if time.time() - request.time.seconds > STALE_S:
         return []
     started = time.monotonic()
-    if len(core.votes) <= 1 and core.laggards.holds(started):
+    if core.laggards is not None and core.laggards.holds(started):
         return [] if core.laggards.gap() else core.pool.take(room, block_ms, core.pace.most(len(core.votes)))
     if not len(core.pool) and not await core.pool.filled(_patience(core, block_ms)):
         return []
@@ -75,5 +79,6 @@ def _patience(core: Core, block_ms: int) -> float:
     due_ms = next_due(core.base)
     if due_ms <= block_ms:
         return 0.0
-    idle_s = IDLE_WITH_PEERS_S if core.pool.gossips or len(core.votes) > 1 else IDLE_S
+    quick = core.pool.gossips or len(core.votes) > 1 or core.laggards is not None
+    idle_s = IDLE_WITH_PEERS_S if quick else IDLE_S
     return min(idle_s, max(LEAST_S, due_ms / 1000 - time.time()))

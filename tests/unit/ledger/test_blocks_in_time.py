@@ -15,8 +15,9 @@ from hypermesh_ledger import application, home, supervisor
 from hypermesh_ledger.abci import prepare_proposal as prepare_module
 from hypermesh_ledger.abci.prepare_proposal import prepare_proposal
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.execution import Result, Vote
+from hypermesh_ledger.execution import Result
 from hypermesh_ledger.execution.schedule import next_due
+from hypermesh_ledger.laggards import Laggards
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 from ...builders import allocation
@@ -96,18 +97,18 @@ async def test_what_is_due_makes_an_empty_block_without_waiting(core: Core, monk
 
 @pytest.mark.usefixtures("patient")
 async def test_every_other_block_is_empty_and_none_waits_while_somebody_is_behind(core: Core) -> None:
-    core.laggards.told(1, 100, time.monotonic())
+    core.laggards = Laggards()
+    core.laggards.told(5, 9, time.monotonic())
     assert [await propose(core), await propose(core)] == [[], []]
     core.pool.add(decoded("allocate", b"1"))
     assert [await propose(core) for _ in range(4)] == [[], [b"1"], [], [b"1"]]
 
 
-@pytest.mark.usefixtures("patient")
-async def test_among_several_validators_others_tell(core: Core) -> None:
-    core.laggards.told(1, 100, time.monotonic())
-    core.votes = [Vote(bytes([each]) * 20, signed=True) for each in range(4)]
-    core.pool.add(decoded("allocate", b"1"))
-    assert [await propose(core), await propose(core)] == [[b"1"], [b"1"]]
+def test_nobody_waits_longer_than_is_fresh_where_a_gap_may_follow(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "next_due", lambda _: 1 << 60)
+    assert prepare_module._patience(core, 0) == home.IDLE_S > prepare_module.FRESH_S
+    core.laggards = Laggards()
+    assert prepare_module._patience(core, 0) <= prepare_module.FRESH_S
 
 
 def test_idle_fits_into_everybodys_patience() -> None:

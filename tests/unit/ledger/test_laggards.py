@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hypermesh_ledger import home
-from hypermesh_ledger.laggards import GAP_S, HOLD_S, MOST, Laggards
+from hypermesh_ledger.laggards import GAP_S, HOLD_S, MOST, NEAR, Laggards
 
-OWN = 100
+OWN = 1_000
 
 
-@pytest.mark.parametrize(("height", "behind"), [(0, False), (1, True), (OWN - 2, True), (OWN - 1, False), (OWN, False)])
+@pytest.mark.parametrize(
+    ("height", "behind"), [(0, False), (1, False), (OWN - NEAR, True), (OWN - 2, True), (OWN - 1, False), (OWN, False)]
+)
 def test_who_is_behind(height: int, behind: bool) -> None:
     laggards = Laggards()
     laggards.told(height, OWN, 5.0)
@@ -22,7 +24,7 @@ def test_strangers_make_a_block_a_second_at_most() -> None:
     laggards = Laggards()
     blocks = 0
     for tenth in range(20 * MOST):
-        laggards.told(1, OWN, tenth / 10)
+        laggards.told(OWN - 9, OWN, tenth / 10)
         blocks += laggards.holds(tenth / 10)
     assert MOST < blocks <= 3 * MOST
 

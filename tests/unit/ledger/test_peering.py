@@ -69,7 +69,10 @@ class Other:
     def __init__(self, directory: Path, answer: ledger_pb2.PeerResponse) -> None:
         self.port = free_port()
 
-        async def told(_: int) -> ledger_pb2.PeerResponse:
+        self.heights: set[int] = set()
+
+        async def told(height: int) -> ledger_pb2.PeerResponse:
+            self.heights.add(height)
             return answer
 
         files = FileFederation(directory / "root.pub", directory / "tls.crt", directory / "tls.key")
@@ -155,7 +158,7 @@ async def test_whom_we_meet_later_is_known_at_the_next_start(place: Path, monkey
                 break
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
-        assert (peers.best, following.done()) == (9, False)
+        assert (peers.best, following.done(), late.heights) == (9, False, {7})
         (place / "away").rename(place / "config")
         for _ in range(400):
             if peering.persistent_peers():

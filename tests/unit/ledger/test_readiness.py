@@ -19,6 +19,7 @@ from hypermesh_clients.trust import Trust
 from hypermesh_ledger import membership, supervisor
 from hypermesh_ledger.application import BEHIND_BLOCKS, Progress
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.laggards import Laggards
 from hypermesh_ledger.peering import Peers, heights
 
 KEY = falcon.generate()
@@ -105,6 +106,30 @@ def test_who_joins_is_ready_when_it_is_level_with_its_peers() -> None:
     assert progress.check() is None
     peers.best = peers.common = 12
     assert progress.check() is None
+
+
+def test_who_is_behind_says_so_until_it_is_level_and_again_when_most_are_ahead() -> None:
+    head, peers = SimpleNamespace(height=0), SimpleNamespace(best=9, common=9)
+    progress = Progress()
+    progress.begin(cast(Core, SimpleNamespace(store=SimpleNamespace(head=head))))
+    assert progress.lagging() == 0, "there is nobody to tell"
+    progress.peers = cast(Peers, peers)
+    told = []
+    for height, peers.best, peers.common in ((8, 9, 9), (9, 9, 9), (10, 12, 10), (10, 12, 11), (12, 12, 12)):
+        head.height = height
+        told.append(progress.lagging())
+    assert told == [8, 0, 0, 10, 0]
+
+
+def test_what_others_tell_goes_to_a_ledger_without_peers() -> None:
+    core = SimpleNamespace(store=SimpleNamespace(head=SimpleNamespace(height=9)), laggards=None)
+    progress = Progress()
+    progress.told(5)
+    progress.begin(cast(Core, core))
+    progress.told(5)
+    core.laggards = Laggards()
+    progress.told(5)
+    assert core.laggards.holds(time.monotonic())
 
 
 def test_one_peer_that_lies_about_its_height_makes_nobody_unready() -> None:
