@@ -13,8 +13,7 @@ from typing import Final
 
 AIM_S: Final = 0.1
 AIM_WITH_PEERS_S: Final = 0.3
-"""Instead of AIM_S among several validators: three rounds of talk a block cost each of them as much as a hundred
-operations."""
+"""Instead of AIM_S among several validators: a block's rounds cost each of them time beside its operations."""
 LEAST: Final = 64
 """Operations that always fit; of shorter blocks the time says little about one operation, so they count as so many."""
 FIRST_S: Final = 0.000_4
