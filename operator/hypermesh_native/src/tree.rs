@@ -19,21 +19,30 @@ const BUCKETS: usize = 1 << Bucket::BITS;
 const PAGE: usize = 256;
 const STORE_NAME: &[u8] = b"ledger";
 
+/// A list in pages.
 #[derive(Clone)]
-struct Nodes(Vec<Arc<[Hash; PAGE]>>);
+struct Pages<T>(Vec<Arc<[T; PAGE]>>);
+
+impl<T: Clone> Pages<T> {
+    fn filled(count: usize, empty: [T; PAGE]) -> Self {
+        let page = Arc::new(empty);
+        Self(vec![page; count / PAGE])
+    }
+
+    fn get(&self, index: usize) -> &T {
+        &self.0[index / PAGE][index % PAGE]
+    }
+
+    fn set(&mut self, index: usize, item: T) {
+        Arc::make_mut(&mut self.0[index / PAGE])[index % PAGE] = item;
+    }
+}
+
+type Nodes = Pages<Hash>;
 
 impl Nodes {
-    fn get(&self, node: usize) -> &Hash {
-        &self.0[node / PAGE][node % PAGE]
-    }
-
-    fn set(&mut self, node: usize, hash: Hash) {
-        Arc::make_mut(&mut self.0[node / PAGE])[node % PAGE] = hash;
-    }
-
     fn over(leaves: &[Hash]) -> Self {
-        let empty = Arc::new([[0; 32]; PAGE]);
-        let mut nodes = Self(vec![empty; 2 * LEAVES / PAGE]);
+        let mut nodes = Self::filled(2 * LEAVES, [[0; 32]; PAGE]);
         leaves.iter().enumerate().for_each(|(index, leaf)| nodes.set(LEAVES + index, *leaf));
         for node in (1..LEAVES).rev() {
             let hash = inner(nodes.get(2 * node), nodes.get(2 * node + 1));
@@ -63,23 +72,8 @@ impl Nodes {
     }
 }
 
+/// What a bucket lists; nothing of one that is empty.
 type Listing = Option<Arc<[u8]>>;
-
-/// What buckets list; nothing of one that is empty.
-#[derive(Clone)]
-struct Listings(Vec<Arc<[Listing; PAGE]>>);
-
-impl Listings {
-    fn get(&self, bucket: Bucket) -> &[u8] {
-        let bucket = usize::from(bucket);
-        self.0[bucket / PAGE][bucket % PAGE].as_deref().unwrap_or_default()
-    }
-
-    fn set(&mut self, bucket: Bucket, listing: Listing) {
-        let bucket = usize::from(bucket);
-        Arc::make_mut(&mut self.0[bucket / PAGE])[bucket % PAGE] = listing;
-    }
-}
 
 /// None for a listing without entries.
 fn kept(listing: Vec<u8>) -> Listing {
@@ -98,7 +92,7 @@ fn app_hash(root: &Hash) -> Hash {
 #[derive(Clone)]
 struct State {
     nodes: Nodes,
-    listings: Listings,
+    listings: Pages<Listing>,
 }
 
 impl State {
@@ -160,7 +154,7 @@ impl Tree {
 
     fn listings(&self, buckets: Range<usize>) -> Vec<Listing> {
         let state = self.state();
-        buckets.map(|bucket| state.listings.0[bucket / PAGE][bucket % PAGE].clone()).collect()
+        buckets.map(|bucket| state.listings.get(bucket).clone()).collect()
     }
 }
 
@@ -192,11 +186,10 @@ impl Tree {
         let collected = collected(entries)?;
         let state = py.detach(|| {
             let mut leaves: Vec<Hash> = Vec::with_capacity(LEAVES);
-            let empty = Arc::new([const { None }; PAGE]);
-            let mut listings = Listings(vec![empty; BUCKETS / PAGE]);
+            let mut listings = Pages::filled(BUCKETS, [const { None }; PAGE]);
             for (bucket, listing) in (0..=Bucket::MAX).zip(collected) {
                 leaves.extend(listed(bucket, entries_of(&listing)).1);
-                listings.set(bucket, kept(listing));
+                listings.set(bucket.into(), kept(listing));
             }
             State { nodes: Nodes::over(&leaves), listings }
         });
@@ -251,7 +244,7 @@ impl Tree {
         let (mut listings, mut before, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         let mut leaves: Vec<(Bucket, Leaves)> = Vec::with_capacity(changes.len());
         for (&bucket, changes) in &changes {
-            let held: Vec<_> = entries_of(state.listings.get(bucket)).collect();
+            let held: Vec<_> = entries_of(state.listings.get(bucket.into()).as_deref().unwrap_or_default()).collect();
             let after = merged(&held, changes);
             if held == after {
                 continue;
@@ -270,7 +263,7 @@ impl Tree {
     fn apply(&self, update: &Update) {
         let mut state = self.state();
         update.nodes.iter().for_each(|(node, hash)| state.nodes.set(*node, *hash));
-        update.listings.iter().for_each(|(bucket, listing)| state.listings.set(*bucket, listing.clone()));
+        update.listings.iter().for_each(|(bucket, listing)| state.listings.set((*bucket).into(), listing.clone()));
     }
 
     fn set_back(&self, leaves: &Bound<'_, PyDict>) -> PyResult<()> {
