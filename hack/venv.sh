@@ -5,13 +5,20 @@ set -euo pipefail
 dir=$1
 here=$(dirname "$0")
 
-new_enough() { command -v python3 >/dev/null && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
-new_enough || "$here/host.sh" /usr/bin/python3=python3 /etc/ssl/certs/ca-certificates.crt=ca-certificates
-new_enough || { echo "Python 3.11 or newer is needed; this machine's python3 is older" >&2; exit 1; }
-python3 -c 'import ensurepip, venv' 2>/dev/null || "$here/host.sh" /missing/venv=python3-venv
+# The distribution's interpreter before any other: it is the one that the image has, and is compiled with profiles of
+# its own use; a plain build, as pyenv makes them, runs the ledger slower.
+new_enough() { command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
+complete() { new_enough "$1" && "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+chosen() { for python in /usr/bin/python3 python3; do "$1" "$python" && return; done; }
+if ! chosen complete; then
+  chosen new_enough || "$here/host.sh" /usr/bin/python3=python3 /etc/ssl/certs/ca-certificates.crt=ca-certificates
+  "$here/host.sh" /missing/venv=python3-venv
+  chosen complete || { echo "Python 3.11 or newer is needed; this machine's python3 is older" >&2; exit 1; }
+fi
 
 started=$SECONDS
-"$dir/bin/python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear "$dir"
+same() { [ "$(readlink -f "$dir/bin/python")" = "$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')" ]; }
+same && "$dir/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$dir"
 [ -t 1 ] && echo "Python environment: installing pinned packages (once) ..."
 "$dir/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$here/uv.lock.txt"
 "$dir/bin/uv" pip sync -q --python "$dir/bin/python" --require-hashes requirements-dev.lock

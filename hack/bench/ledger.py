@@ -4,8 +4,8 @@
         [--crowd 2000] [--seconds 10]
 
 Both sides have ML-DSA-65 keys and the same consensus settings; of four validators each side's have a network namespace
-each on one bridge (needs root), and ours extend their votes. Ours stand still (SIGSTOP) while the other four are
-measured; the kvstore makes no empty blocks.
+each on one bridge (needs root), and ours extend their votes. Each side's stand still (SIGSTOP) while the other's are
+measured: idle ones talk to each other all the time. The kvstore makes no empty blocks.
 Ledger: Allocates of about 2 KB, each with a signature of its own, through gRPC over TLS; signature and four tickets
 checked, capacity reserved. kvstore: values of the same size through CometBFT's RPC on unix sockets; see _kvstore.py.
 
@@ -95,11 +95,15 @@ class Figures:
     ours: dict[str, list[float]] = field(default_factory=dict)
     others: dict[str, list[float]] = field(default_factory=dict)
 
+    def pair(self, name: str, ours: float, others: float) -> None:
+        """Of one more repetition."""
+        self.ours.setdefault(name, []).append(ours)
+        self.others.setdefault(name, []).append(others)
+
     def latencies(self, name: str, taken: Sequence[float], others: Sequence[float]) -> None:
         """Percentiles, in ms."""
         for label, share in SHARES.items():
-            self.ours.setdefault(f"{name}, {label}", []).append(percentile(taken, share) * 1000)
-            self.others.setdefault(f"{name}, {label}", []).append(percentile(others, share) * 1000)
+            self.pair(f"{name}, {label}", percentile(taken, share) * 1000, percentile(others, share) * 1000)
 
     def rows(self, who: str, unit: str, baseline: str) -> Iterator[Row]:
         for name, values in self.ours.items():
@@ -112,17 +116,22 @@ async def measure(options: argparse.Namespace, pair: Pair) -> list[Row]:
     times, speeds, beside = Figures(), Figures(), Figures()
     await singles(ours.settled, "warm", WARM)
     for repetition in range(options.repetitions):
-        mine = await singles(ours.settled, f"single-{repetition}", options.single)
+        async with theirs.still():
+            mine = await singles(ours.settled, f"single-{repetition}", options.single)
         async with pair.alone():
             times.latencies("commit of one Allocate", mine, await theirs.singles(options.single))
-        speeds.ours.setdefault("Allocates committed", []).append(await ours.crowd(f"crowd-{repetition}", options.crowd))
+        async with theirs.still():
+            committed = await ours.crowd(f"crowd-{repetition}", options.crowd)
         async with pair.alone():
-            speeds.others.setdefault("Allocates committed", []).append(await theirs.crowd(options.crowd))
-        mine = await ours.at_rate(f"rate-{repetition}", rate, options.seconds)
+            others = await theirs.crowd(options.crowd)
+        speeds.pair("Allocates committed", committed, others)
+        async with theirs.still():
+            mine = await ours.at_rate(f"rate-{repetition}", rate, options.seconds)
         async with pair.alone():
             times.latencies(f"commit at {rate}/s", mine, await theirs.at_rate(rate, options.seconds))
         if pair.validators == 1:
-            quiet, loud = await ours.flooded(f"flood-{repetition}", options.single)
+            async with theirs.still():
+                quiet, loud = await ours.flooded(f"flood-{repetition}", options.single)
             beside.latencies("commit beside a flood", loud, quiet)
     who = "1 validator" if pair.validators == 1 else f"{pair.validators} validators"
     return [
