@@ -69,7 +69,7 @@ class Kvstore:
 
     @contextlib.asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
-        """They use no processor time meanwhile: idle validators look for news of each other a hundred times a second."""
+        """They use no processor time meanwhile: idle validators look for each other's news all the time."""
         for process in self._processes:
             process.send_signal(signal.SIGSTOP)
         try:
