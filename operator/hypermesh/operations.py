@@ -63,14 +63,9 @@ class Decoded:
         return found
 
     @cached_property
-    def signed(self) -> tuple[bytes, bytes]:
-        """See `signed_parts`."""
-        return signed_parts(self.envelope)
-
-    @cached_property
-    def claim(self) -> bytes:
-        """32 bytes for the signature and what it covers; the same for all of a batch."""
-        return digests.digest("check/claim", self.envelope.signature, *self.signed)
+    def signed(self) -> bytes:
+        """32 bytes: what the signature is over, see `signed_parts`; the same for all of a batch."""
+        return digests.digest(SIGNATURE_DOMAIN, *signed_parts(self.envelope))
 
 
 def canonical(message: Message) -> bytes:

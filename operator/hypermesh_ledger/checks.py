@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import hypermesh_native
-from hypermesh import digests, operations
+from hypermesh import digests
 from hypermesh.proofs.refusals import ProofRefused
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import proofs_pb2
@@ -19,19 +19,13 @@ from hypermesh.v1 import proofs_pb2
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """An envelope's signature: public key, signature, and the two parts that it covers."""
+    """An envelope's: public key, signature, and the 32 bytes that it is over (`operations.Decoded.signed`)."""
 
     public: bytes
     signature: bytes
-    operation: bytes
-    tickets: bytes
+    digest: bytes
     key: bytes
-    """64 bytes that stand for the whole check: the key's id, and `operations.Decoded.claim`."""
-
-    @property
-    def digest(self) -> bytes:
-        """32 bytes: what the signature is over."""
-        return digests.digest(operations.SIGNATURE_DOMAIN, self.operation, self.tickets)
+    """64 bytes that stand for the whole check: the key's id, and a digest of the others."""
 
 
 @dataclass(frozen=True, slots=True)

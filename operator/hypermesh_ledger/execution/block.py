@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hypermesh import falcon, operations
+from hypermesh.digests import digest
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
 from hypermesh_ledger import keys
@@ -253,4 +254,6 @@ def signature(base: Reader, decoded: operations.Decoded) -> Signature | None:
 
 
 def _signature(decoded: operations.Decoded, public: bytes, public_id: bytes) -> Signature:
-    return Signature(public, decoded.envelope.signature, *decoded.signed, public_id + decoded.claim)
+    signed = decoded.envelope.signature
+    claim = digest("check/claim", signed, decoded.signed)
+    return Signature(public, signed, decoded.signed, public_id + claim)

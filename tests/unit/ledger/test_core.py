@@ -297,7 +297,7 @@ async def test_what_waits_for_a_proof_is_in_nobodys_way(
 
     def height(block: Block, decoded: operations.Decoded, heard: bool) -> int:
         if decoded.raw in (slow, slow_too) and not proven.is_set():
-            raise Unsettled(Signature(b"", b"", b"", b"", b""))
+            raise Unsettled(Signature(b"", b"", b"", b""))
         return judged(block, decoded, heard)
 
     async def settle(check: Check, lane: bytes | None = None) -> None:

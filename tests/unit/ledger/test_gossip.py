@@ -216,7 +216,7 @@ async def test_a_peer_that_lies_takes_nobody_the_room(
 
     def height(block: Block, decoded: operations.Decoded, heard: bool) -> int:
         if decoded.raw in slow and not proven.is_set():
-            raise Unsettled(Signature(b"", b"", b"", b"", b""))
+            raise Unsettled(Signature(b"", b"", b"", b""))
         return judged(block, decoded, heard)
 
     async def settle(*_: object) -> None:

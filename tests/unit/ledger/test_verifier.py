@@ -17,6 +17,7 @@ import uvloop
 
 import hypermesh_native
 from hypermesh import falcon
+from hypermesh.digests import digest
 from hypermesh.proofs.parameters import DEMO
 from hypermesh.refusals import Reason
 from hypermesh.v1 import proofs_pb2
@@ -71,7 +72,7 @@ class Defective:
 async def test_a_signature_that_could_not_be_verified_is_neither_good_nor_bad() -> None:
     signing, defective = _Signing(), Defective()
     signing._thread = defective  # type: ignore[assignment]
-    told = signing.ask([Signature(b"", b"", b"", b"", b"")])
+    told = signing.ask([Signature(b"", b"", b"", b"")])
     signing._tell(defective)  # type: ignore[arg-type]
     with pytest.raises(VerifierLost):
         await told
@@ -85,15 +86,15 @@ async def test_without_a_thread_nothing_is_judged_and_the_next_may_have_one(monk
     with monkeypatch.context() as patched:
         patched.setattr(hypermesh_native, "Signatures", none_left)
         with pytest.raises(VerifierLost, match="no more threads"):
-            await signing.ask([Signature(b"", b"", b"", b"", b"")])
-    assert await signing.ask([Signature(b"", b"", b"", b"", b"")]) == [(Reason.BadSignature, NOT_SIGNED)]
+            await signing.ask([Signature(b"", b"", b"", b"")])
+    assert await signing.ask([Signature(b"", b"", b"", b"")]) == [(Reason.BadSignature, NOT_SIGNED)]
     signing.close()
 
 
 async def test_no_more_signatures_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever goes away does not make room before the thread has done with what was asked."""
     monkeypatch.setattr(verifier, "SIGNATURES", 3)
-    signing, spoilt = _Signing(), Signature(b"", b"", b"", b"", b"")
+    signing, spoilt = _Signing(), Signature(b"", b"", b"", b"")
     first = signing.ask([spoilt] * 2)
     signing.ask([spoilt]).cancel()
     with pytest.raises(Busy):
@@ -107,7 +108,8 @@ async def test_no_more_signatures_wait_than_there_is_room_for(monkeypatch: pytes
 async def signatures_judged(pair: falcon.KeyPair) -> list[list[object]]:
     """Groups at once, one whose asker has gone, and one that is still under way at the end."""
     good = falcon.sign(pair.secret, "operation", b"o", b"t")
-    right, wrong = (Signature(pair.public, good, b"o", tickets, b"") for tickets in (b"t", b"u"))
+    digests = (digest("operation", b"o", tickets) for tickets in (b"t", b"u"))
+    right, wrong = (Signature(pair.public, good, signed, b"") for signed in digests)
     verifier = Verifier()
     asked = [verifier.signatures(group) for group in ([right], [], [wrong, right, wrong])]
     verifier.signatures([right] * 50).cancel()
