@@ -10,13 +10,13 @@ block without a gap; rows that do not (an older program has committed since) are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from hypermesh.digests import u64
 from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment
-from hypermesh_ledger.commitment import Entries, Tree, Update
+from hypermesh_ledger.commitment import Entries, Tree
 from hypermesh_ledger.errors import HeightNotKept
 from hypermesh_ledger.merkle import Proof, prove_absent, prove_present
 
@@ -30,16 +30,6 @@ WORK_S: Final = 0.001
 """How long a look back works before it rests: it holds the interpreter's lock, and blocks wait for that."""
 
 Item = TypeVar("Item")
-
-
-def undo_of(value: Callable[[bytes], bytes | None], update: Update) -> ledger_pb2.Undo:
-    """The row of a block, made before it is written. value reads the state."""
-    undo = ledger_pb2.Undo()
-    for key in update.changed:
-        undo.values.add(key=key, value=value(key[2:]) or b"")
-    for bucket, leaves in update.before:
-        undo.leaves.add(key=bucket, value=leaves)
-    return undo
 
 
 def prune(transaction: Any, history: Any, head: int) -> None:

@@ -232,8 +232,7 @@ class Metrics:
             self._between.observe(max(0, head.time_ms - self._last_ms) / 1000)
         self._last_ms = head.time_ms
         self._commit.observe(seconds)
-        for result in results:
-            if result.reason is None:
-                self._operations.inc()
-            else:
-                self.refused(result.reason, "block")
+        refusals = [result.reason for result in results if result.reason is not None]
+        self._operations.inc(len(results) - len(refusals))
+        for reason in refusals:
+            self.refused(reason, "block")

@@ -46,7 +46,8 @@ class Prepared:
 
     head: ledger_pb2.Block
     writes: Writes
-    undo: ledger_pb2.Undo
+    undo: bytes
+    """The block's row of history."""
     update: commitment.Update
 
 
@@ -180,9 +181,8 @@ class Store:
         """Compute what committing would do. Writes that change nothing leave the app hash unchanged."""
         hashed = {key: value for key, value in writes.items() if not key.startswith(keys.DEVICE)}
         update = self._root.update(hashed)
-        undo = history.undo_of(self.snapshot.get, update)
         head = ledger_pb2.Block(height=height, time_ms=time_ms, app_hash=update.app_hash)
-        return Prepared(head, writes, undo, update)
+        return Prepared(head, writes, update.undo(self.snapshot.get), update)
 
     def commit(self, prepared: Prepared, outcome_row: bytes = b"") -> None:
         """Make it durable, with the block's row of outcomes unless that is empty.
@@ -192,7 +192,7 @@ class Store:
         try:
             self._environment.reader_check()  # a backup that was killed would keep every page of its height for ever
             with self._environment.begin(write=True) as transaction:
-                transaction.put(u64(prepared.head.height), prepared.undo.SerializeToString(), db=self._history)
+                transaction.put(u64(prepared.head.height), prepared.undo, db=self._history)
                 history.prune(transaction, self._history, prepared.head.height)
                 if outcome_row:
                     transaction.put(u64(prepared.head.height), outcome_row, db=self._outcomes)

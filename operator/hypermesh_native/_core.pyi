@@ -1,6 +1,6 @@
 """The compiled part's types; what the hashes are of is told in hypermesh_ledger.commitment."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 class Signatures:
     """FALCON-1024 signatures (padded, round 3), verified in a thread of its own that never takes the interpreter.
@@ -66,13 +66,9 @@ class Update:
 
     @property
     def app_hash(self) -> bytes: ...
-    @property
-    def changed(self) -> list[bytes]:
-        """All written keys of the buckets that change, each behind its bucket."""
-
-    @property
-    def before(self) -> list[tuple[bytes, bytes]]:
-        """These buckets, and the leaves that they had."""
+    def undo(self, value: Callable[[bytes], bytes | None]) -> bytes:
+        """What it overwrites, an `Undo` message: values of all written keys of the buckets that change, and the leaves
+        that these had. value reads the state; what it raises is raised."""
 
 def bucket_leaves(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Both leaves (64 bytes). entries: (key, value hash) in the order of the keys."""

@@ -1,7 +1,8 @@
-//! The ledger's two hottest leaves, out of Python:
+//! The ledger's hottest leaves, out of Python:
 //!
 //! - `signatures`: FALCON-1024 verified by a thread of its own, which never waits for the interpreter;
-//! - `tree` and `buckets`: the hashes of which an app hash is made (what they are: `hypermesh_ledger.commitment`).
+//! - `tree` and `buckets`: the hashes of which an app hash is made (what they are: `hypermesh_ledger.commitment`);
+//! - `undo`: the row of history that goes with them.
 //!
 //! No code here may be unsafe; what the processor's vector and SHA instructions need is inside the crates used.
 #![forbid(unsafe_code)]
@@ -9,6 +10,7 @@
 mod buckets;
 mod signatures;
 mod tree;
+mod undo;
 
 /// Compiled part of the Python package `hypermesh_native`.
 #[pyo3::pymodule]

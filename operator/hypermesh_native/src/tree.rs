@@ -7,6 +7,7 @@ use crate::buckets::{
     bucket, bucket_of, changes_of, check_key, entries_of, inner, leaf_of, list, listed, merged, sha256, Bucket, Hash,
     Leaves, LISTED,
 };
+use crate::undo;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -125,17 +126,17 @@ impl Update {
         PyBytes::new(py, &self.app_hash)
     }
 
-    #[getter]
-    fn changed<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.changed.iter().map(|key| PyBytes::new(py, key)).collect()
-    }
-
-    #[getter]
-    fn before<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
-        let named = |(bucket, leaves): &(Bucket, Leaves)| {
-            (PyBytes::new(py, &bucket.to_be_bytes()), PyBytes::new(py, leaves.as_flattened()))
-        };
-        self.before.iter().map(named).collect()
+    fn undo<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let py = value.py();
+        let mut row = Vec::new();
+        for named in &self.changed {
+            let old: Option<Bound<'_, PyBytes>> = value.call1((PyBytes::new(py, &named[2..]),))?.extract()?;
+            undo::put(&mut row, undo::VALUES, named, old.as_ref().map_or(&[], |old| old.as_bytes()));
+        }
+        for (bucket, leaves) in &self.before {
+            undo::put(&mut row, undo::LEAVES, &bucket.to_be_bytes(), leaves.as_flattened());
+        }
+        Ok(PyBytes::new(py, &row))
     }
 }
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypermesh.v1 import ledger_pb2
 from hypermesh_ledger import commitment
 from hypermesh_ledger.commitment import Entries
 
@@ -34,32 +35,42 @@ class Both:
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
+        self.buckets: dict[bytes, dict[bytes, bytes]] = {}
         self.ours, self.theirs = commitment.Tree(()), reference.Tree(())
 
     def held(self, bucket: bytes) -> Entries:
-        return sorted(
-            (key, sha256(it).digest()) for key, it in self.values.items() if reference.bucket_of(key) == bucket
-        )
+        return sorted(self.buckets.get(bucket, {}).items())
 
     def block(self, writes: dict[bytes, bytes | None]) -> None:
         update, (rows, changed) = self.ours.update(writes), reference.bucket_changes(writes, self.held)
         other = self.theirs.update(rows)
-        assert (update.app_hash, update.changed) == (other.app_hash, changed)
-        assert update.before == [(bucket, reference.bucket_leaves(bucket, self.held(bucket))) for bucket in rows]
+        assert update.app_hash == other.app_hash
+        undo = ledger_pb2.Undo(
+            values=[ledger_pb2.Undo.Entry(key=each, value=self.values.get(each[2:], b"")) for each in changed],
+            leaves=[
+                ledger_pb2.Undo.Entry(key=each, value=reference.bucket_leaves(each, self.held(each))) for each in rows
+            ],
+        )
+        assert update.undo(self.values.get) == undo.SerializeToString()
         before = self.ours.app_hash
         assert before == self.theirs.app_hash
         self.ours.apply(update)
         self.theirs.apply(other)
         assert self.ours.app_hash == other.app_hash
-        for key, value in writes.items():
-            self.values.pop(key, None)
-            if value is not None:
-                self.values[key] = value
+        self._write(writes)
         for bucket in rows:
             assert self.ours.entries(bucket) == self.held(bucket)
         back = self.ours.copy()
-        back.set_back(dict(update.before))
+        back.set_back({each.key: each.value for each in undo.leaves})
         assert back.app_hash == before
+
+    def _write(self, writes: dict[bytes, bytes | None]) -> None:
+        for key, value in writes.items():
+            bucket = self.buckets.setdefault(reference.bucket_of(key), {})
+            self.values.pop(key, None)
+            bucket.pop(key, None)
+            if value is not None:
+                self.values[key], bucket[key] = value, sha256(value).digest()
 
 
 KEYS = st.one_of(st.sampled_from(in_one_bucket(6)), st.binary(min_size=1, max_size=127))
@@ -85,18 +96,8 @@ def test_blocks_have_the_references_app_hashes(blocks: list[dict[bytes, bytes | 
 def test_large_blocks_have_the_references_app_hashes() -> None:
     chance, state = random.Random(3), Both()
     keys = [b"asset/%d" % number for number in range(1_500)]
-    for _ in range(4):
-        by_bucket: dict[bytes, Entries] = {}
-        for key, value in sorted(state.values.items()):
-            by_bucket.setdefault(reference.bucket_of(key), []).append((key, sha256(value).digest()))
-        writes = {key: chance.choice([None, chance.randbytes(300)]) for key in chance.sample(keys, 900)}
-        rows, changed = reference.bucket_changes(writes, lambda bucket, held=by_bucket: held.get(bucket, []))
-        update, other = state.ours.update(writes), state.theirs.update(rows)
-        assert (update.app_hash, update.changed) == (other.app_hash, changed)
-        state.ours.apply(update)
-        state.theirs.apply(other)
-        values = {key: value for key, value in (state.values | writes).items() if value is not None}
-        state.values = values
+    for size in (0, 127, 128, 300, 20_000):
+        state.block({key: chance.choice([None, chance.randbytes(size)]) for key in chance.sample(keys, 900)})
 
 
 @settings(deadline=None)
@@ -134,7 +135,7 @@ def test_an_update_changes_nothing_before_it_is_applied() -> None:
     update = tree.update({b"k": b"y"})
     assert tree.app_hash == before != update.app_hash
     nothing = tree.update({}), tree.update({b"absent": None})
-    assert [(each.app_hash, each.changed, each.before) for each in nothing] == 2 * [(before, [], [])]
+    assert [(each.app_hash, each.undo({}.get)) for each in nothing] == 2 * [(before, b"")]
 
 
 COLLECTED = """
