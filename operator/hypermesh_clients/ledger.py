@@ -51,6 +51,19 @@ PENDING_BYTES: Final = (2 << 20) + 1024
 """Of one message of Pending."""
 
 
+def pending_envelopes(message: bytes) -> Sequence[bytes]:
+    """What one message of Pending tells. Raises ValueError, which says what is told instead."""
+    if len(message) > PENDING_BYTES:  # not parsed: empty envelopes would take eight times as much
+        raise ValueError(f"{len(message)} bytes at once")
+    try:
+        told = ledger_pb2.PendingResponse.FromString(message).envelopes
+    except DecodeError as error:
+        raise ValueError("what is no message") from error
+    if len(told) * falcon.SIGNATURE_BYTES > len(message):
+        raise ValueError("what is no operation: too short")
+    return told
+
+
 class LedgerUnavailable(Exception):
     """The ledger did not answer; whether the operation was committed is unknown. Submit the same bytes again."""
 
@@ -137,19 +150,18 @@ class LedgerClient:
         call = self._channel.unary_stream(_PENDING)(b"")
         try:
             async for message in call:
-                if len(message) > PENDING_BYTES:  # not parsed: empty envelopes would take eight times as much
-                    raise LedgerUnavailable(f"The ledger at {self.target} tells {len(message)} bytes at once.")
-                told = ledger_pb2.PendingResponse.FromString(message).envelopes
-                if len(told) * falcon.SIGNATURE_BYTES > len(message):
-                    raise LedgerUnavailable(f"The ledger at {self.target} tells what is no operation: too short.")
-                yield told
-        except DecodeError as error:
-            raise LedgerUnavailable(f"The ledger at {self.target} tells what is no message.") from error
+                yield self._told(message)
         except grpc.aio.AioRpcError as error:
             raise self._unavailable(error) from error
         finally:
             call.cancel()
         raise LedgerUnavailable(f"The ledger at {self.target} tells no more.")
+
+    def _told(self, message: bytes) -> Sequence[bytes]:
+        try:
+            return pending_envelopes(message)
+        except ValueError as error:
+            raise LedgerUnavailable(f"The ledger at {self.target} tells {error}.") from error
 
     async def validators(self, timeout: float = 5.0) -> ledger_pb2.ValidatorsResponse:  # noqa: ASYNC109
         """All seats and all evidence; nothing as long as nobody joined. Raises LedgerUnavailable."""

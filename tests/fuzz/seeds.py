@@ -13,6 +13,7 @@ from hypermesh_ledger.abci.framing import encode_response
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
 from ..builders import TrustRoot, allocation, member, registration
+from .gossip_targets import gossip_seeds
 from .ledger_targets import ledger_seeds
 from .place_targets import place_seeds
 from .targets import ADDRESS, NODE, TARGETS
@@ -100,7 +101,7 @@ def _made() -> dict[str, Sequence[bytes]]:
         ],
         "key_file": [keyfile.wrap(falcon.KeyPair(pair.public, pair.secret).encode(), HASH)],
         "enrolment": [canonical(each) for each in enrolments],
-        **ledger_seeds() | vote_seeds() | place_seeds(),
+        **ledger_seeds() | vote_seeds() | place_seeds() | gossip_seeds(),
     }
     assert made.keys() == TARGETS.keys()
     return made

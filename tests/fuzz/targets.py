@@ -28,6 +28,7 @@ from hypermesh_trustchain.challenges import Challenges
 from hypermesh_trustchain.enrolling import check_key
 from hypermesh_trustchain.refusals import EnrolmentRefused
 
+from .gossip_targets import GOSSIP_TARGETS
 from .ledger_targets import LEDGER_TARGETS
 from .place_targets import PLACE_TARGETS
 from .vote_targets import VOTE_TARGETS
@@ -245,4 +246,4 @@ _OWN: dict[str, Callable[[bytes], None]] = {
         enrolment,
     )
 }
-TARGETS = _OWN | LEDGER_TARGETS | VOTE_TARGETS | PLACE_TARGETS
+TARGETS = _OWN | LEDGER_TARGETS | VOTE_TARGETS | PLACE_TARGETS | GOSSIP_TARGETS
