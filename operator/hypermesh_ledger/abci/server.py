@@ -1,7 +1,8 @@
 """Serves CometBFT's four connections (consensus, mempool, query, snapshots) on one unix socket.
 
-Requests of one connection are answered in their order; a long PrepareProposal holds up only its own connection. An
-error in a method ends the whole application: going on would risk a state that other validators don't have.
+Requests of one connection are answered in their order; a long PrepareProposal holds up only its own connection. Answers
+are sent when CometBFT asks for it (Flush), as by its own server: each request has its Flush behind it, and is read
+with it. An error in a method ends the whole application: going on would risk a state that other validators don't have.
 """
 
 from __future__ import annotations
@@ -80,10 +81,14 @@ class AbciServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers: list[bytes] = []
         try:
             while (request := await read_request(reader)) is not None:
-                writer.write(encode_response(await self._answer(request)))
-                await writer.drain()
+                answers.append(encode_response(await self._answer(request)))
+                if request.HasField("flush"):
+                    writer.write(b"".join(answers))
+                    answers.clear()
+                    await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # CometBFT went away; the supervisor sees to that
         except Exception as error:  # noqa: BLE001 - any error here must end the application
