@@ -17,6 +17,7 @@ PY := $(VENV)/bin/python
 #: PULL=1                  `make image` asks for a newer base first
 #: HYPERMESH_CACHE=DIR     what is built once and shared by checkouts (default: ~/.cache/hypermesh)
 #: HYPERMESH_CLUSTER_DIR=DIR  state of the embedded cluster (default: build/cluster)
+#: PYTHON=PROGRAM           that .venv is made of, 3.11 or newer (default: /usr/bin/python3, else the first in PATH)
 #: FUZZ_SECONDS=60         of `make fuzz`, for each decoder
 CLUSTER ?= embedded
 NODES ?= 1

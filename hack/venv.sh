@@ -5,15 +5,16 @@ set -euo pipefail
 dir=$1
 here=$(dirname "$0")
 
-# The distribution's interpreter before any other: it is the one that the image has, and is compiled with profiles of
-# its own use; a plain build, as pyenv makes them, runs the ledger slower.
+# Which interpreter: the one that PYTHON names; else the distribution's, which is of the image's kind and compiled with
+# profiles of its own use (a plain build, as pyenv makes them, runs the ledger slower); else the first in PATH.
 new_enough() { command -v "$1" >/dev/null && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; }
 complete() { new_enough "$1" && "$1" -c 'import ensurepip, venv' 2>/dev/null; }
-chosen() { for python in /usr/bin/python3 python3; do "$1" "$python" && return; done; }
+chosen() { for python in ${PYTHON:+"$PYTHON"} /usr/bin/python3 python3; do "$1" "$python" && return; done; }
 if ! chosen complete; then
   chosen new_enough || "$here/host.sh" /usr/bin/python3=python3 /etc/ssl/certs/ca-certificates.crt=ca-certificates
+  chosen new_enough || { echo "Python 3.11 or newer is needed; this machine's python3 is older" >&2; exit 1; }
   "$here/host.sh" /missing/venv=python3-venv
-  chosen complete || { echo "Python 3.11 or newer is needed; this machine's python3 is older" >&2; exit 1; }
+  chosen complete || { echo "$python lacks the modules ensurepip and venv" >&2; exit 1; }
 fi
 
 started=$SECONDS

@@ -70,14 +70,17 @@ class Kvstore:
     @contextlib.asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """They use no processor time meanwhile: idle validators look for each other's news all the time."""
-        for process in self._processes:
-            process.send_signal(signal.SIGSTOP)
         try:
+            self._signal(signal.SIGSTOP)
             yield
         finally:
-            for process in self._processes:
-                process.send_signal(signal.SIGCONT)
+            self._signal(signal.SIGCONT)
         await self.begun()
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
 
     async def call(self, session: aiohttp.ClientSession, *calls: tuple[str, dict[str, Any]]) -> Any:
         """JSON-RPC; several calls go as one batch."""
@@ -190,5 +193,6 @@ async def kvstore(nodes: Sequence[Node]) -> AsyncIterator[Kvstore]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    process.terminate()
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
     await process.wait()

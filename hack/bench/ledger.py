@@ -5,7 +5,8 @@
 
 Both sides have ML-DSA-65 keys and the same consensus settings; of four validators each side's have a network namespace
 each on one bridge (needs root), and ours extend their votes. Each side's stand still (SIGSTOP) while the other's are
-measured: idle ones talk to each other all the time. The kvstore makes no empty blocks.
+measured, but for one of ours that has no peers and makes a block every three seconds: idle ones talk to each other all
+the time. The kvstore makes no empty blocks.
 Ledger: Allocates of about 2 KB, each with a signature of its own, through gRPC over TLS; signature and four tickets
 checked, capacity reserved. kvstore: values of the same size through CometBFT's RPC on unix sockets; see _kvstore.py.
 

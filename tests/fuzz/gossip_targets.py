@@ -35,6 +35,8 @@ from hypermesh_ledger.verifier import Verifier
 from ..builders import Member, TrustRoot, allocation, member, registration
 
 CHAIN = "hypermesh-fuzz"
+AHEAD_MS = 5 * 3_600_000
+"""The newest block is of then: an operation's validity ends only minutes after it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def loop() -> asyncio.AbstractEventLoop:
 def world() -> World:
     directory = Path(tempfile.mkdtemp(prefix="hypermesh-fuzz-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    now_ms, root = time.time_ns() // 1_000_000, TrustRoot()
+    now_ms, root = time.time_ns() // 1_000_000 + AHEAD_MS, TrustRoot()
     node, newcomer = (member(root, trust_pb2.ROLE_NODE, subject) for subject in ("node-1", "node-2"))
     operator = member(root, trust_pb2.ROLE_OPERATOR, "operator")
 
@@ -78,7 +80,6 @@ def world() -> World:
     made = [
         *(signed(operator, allocate=allocation(node, cpu, uid, 1)) for uid in ("a", "b")),
         signed(operator, release=ledger_pb2.Release(allocation_id=bytes(32))),
-        signed(node, register_asset=cpu),
         enrolment(newcomer),
     ]
     core = Core(store, Verdicts(Verifier()), Pool(gossip=True), Metrics(CollectorRegistry()))
@@ -120,7 +121,7 @@ GOSSIP_TARGETS = {target.__name__: target for target in (pending,)}
 
 
 def gossip_seeds() -> dict[str, list[bytes]]:
-    """All together, and each by itself."""
+    """All together, and each by itself; all of them are admitted."""
     every = sorted(world().signed)
     together = ledger_pb2.PendingResponse(envelopes=every).SerializeToString()
     return {"pending": [together, *every]}

@@ -1,8 +1,8 @@
 """Serves CometBFT's four connections (consensus, mempool, query, snapshots) on one unix socket.
 
 Requests of one connection are answered in their order; a long PrepareProposal holds up only its own connection. Answers
-are sent when CometBFT asks for it (Flush), as by its own server: each request has its Flush behind it, and is read
-with it. An error in a method ends the whole application: going on would risk a state that other validators don't have.
+are sent when CometBFT asks for it (Flush), as by its own server: each request has its Flush behind it. An error in a
+method ends the whole application: going on would risk a state that other validators don't have.
 """
 
 from __future__ import annotations

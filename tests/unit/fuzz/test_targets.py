@@ -13,6 +13,7 @@ import pytest
 from hypermesh import addressing, certificates, operations
 from hypermesh.v1 import trust_pb2
 
+from ...fuzz import gossip_targets
 from ...fuzz.mutators import mutated
 from ...fuzz.seeds import seeds
 from ...fuzz.targets import TARGETS
@@ -40,3 +41,6 @@ def test_the_first_inputs_are_accepted_where_anything_is() -> None:
     outer = trust_pb2.Certificate.FromString(seeds("certificate")[0])
     assert certificates.decode(outer).subject == "node-1"
     assert addressing.parse(seeds("address")[0]).address.packed == seeds("address")[0]
+    together, *each = seeds("pending")
+    TARGETS["pending"](together)
+    assert len(gossip_targets.world().core.pool) == len(each)
