@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import json
@@ -33,8 +32,10 @@ from hypermesh_ledger.verdicts import Verdicts
 from hypermesh_ledger.verifier import Verifier
 
 from ..builders import Member, TrustRoot, allocation, member, registration
+from .ledger_targets import loop
 
 CHAIN = "hypermesh-fuzz"
+TICKETS = ("space", "stake", "work", "time")
 AHEAD_MS = 5 * 3_600_000
 """The newest block is of then: an operation's validity ends only minutes after it."""
 
@@ -45,11 +46,6 @@ class World:
 
     core: Core
     signed: frozenset[bytes]
-
-
-@cache
-def loop() -> asyncio.AbstractEventLoop:
-    return asyncio.new_event_loop()
 
 
 @cache
@@ -84,9 +80,6 @@ def world() -> World:
     ]
     core = Core(store, Verdicts(Verifier()), Pool(gossip=True), Metrics(CollectorRegistry()))
     return World(core, frozenset(made))
-
-
-TICKETS = ("space", "stake", "work", "time")
 
 
 def _commit(store: Store, now_ms: int, writes: Writes) -> None:
