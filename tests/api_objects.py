@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from hypermesh.conditions import find
-from hypermesh_clients.kube import Kube, Object, Resource
+from hypermesh_clients.kube import Kube, KubeError, Object, Resource
 from hypermesh_clients.kube_resources import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
@@ -21,6 +21,8 @@ from hypermesh_clients.kube_resources import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
+from kubectl_hypermesh.checks.installation import allocations_taken
+from kubectl_hypermesh.checks.model import CheckFailed, Context
 
 ROOT = Path(__file__).resolve().parents[1]
 BINARIES = ROOT / "build" / "bin"
@@ -89,6 +91,16 @@ async def install_chart(
         if manifest:
             change(manifest)
             await kube.apply(KINDS[manifest["kind"]], manifest, field_manager="helm")
+
+
+async def until_allocations_taken(kube: Kube, namespace: str = SYSTEM) -> None:
+    """Returns when the chart's admission policies are in force: before that the API server may refuse Allocations."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                return await allocations_taken(Context(kube, namespace))
+            except (CheckFailed, KubeError):
+                await asyncio.sleep(0.05)
 
 
 async def pod_of(kube: Kube, account: str, node: str, namespace: str = SYSTEM) -> Object:

@@ -31,7 +31,17 @@ from hypermesh_clients.kube_resources import ALLOCATIONS, CONFIG_MAPS, LEASES, N
 from hypermesh_clients.trust import Trust
 from hypermesh_operator import identity
 
-from ..api_objects import BINARIES, LIMIT_S, ROOT, SYSTEM, bound_token, install_chart, install_resources, kubeconfig
+from ..api_objects import (
+    BINARIES,
+    LIMIT_S,
+    ROOT,
+    SYSTEM,
+    bound_token,
+    install_chart,
+    install_resources,
+    kubeconfig,
+    until_allocations_taken,
+)
 from ..builders import CLUSTER_UID, Member, TrustRoot, registration
 from ..processes import Started, free_port
 from .ledger_fixture import Ledger, patient, running_ledger
@@ -280,6 +290,7 @@ async def running_mesh(directory: Path, proofs: proofs_pb2.ProofParameters | Non
                 await kube.apply(NAMESPACES, {"metadata": {"name": namespace}}, field_manager="test")
             await install_resources(kube)
             await install_chart(kube, *CHART_PARTS)
+            await until_allocations_taken(kube)
             signer = await ledger.enrol(trust_pb2.ROLE_OPERATOR, "hypermesh-operator")
             mesh = Mesh(directory, api, kube, ledger, signer)
             await _publish(mesh)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -14,7 +13,14 @@ from hypermesh_clients.kube_resources import ALLOCATIONS, NAMESPACES
 from kubectl_hypermesh.checks.installation import allocations_taken
 from kubectl_hypermesh.checks.model import CheckFailed, Context
 
-from ...api_objects import LIMIT_S, SYSTEM, bound_token, install_chart, install_resources, kubeconfig
+from ...api_objects import (
+    SYSTEM,
+    bound_token,
+    install_chart,
+    install_resources,
+    kubeconfig,
+    until_allocations_taken,
+)
 
 
 async def test_once_the_check_passes_allocations_are_taken_with_the_finalizer(own_api_server: Any) -> None:
@@ -27,13 +33,7 @@ async def test_once_the_check_passes_allocations_are_taken_with_the_finalizer(ow
         with pytest.raises((CheckFailed, KubeError)):
             await allocations_taken(context)  # no policy yet
         await install_chart(kube, "admission.yaml", "agent/rbac.yaml", "keys.yaml", "operator/rbac.yaml")
-        async with asyncio.timeout(LIMIT_S):
-            while True:
-                try:
-                    await allocations_taken(context)
-                    break
-                except (CheckFailed, KubeError):
-                    await asyncio.sleep(0.05)
+        await until_allocations_taken(kube)
         assert await kube.list(ALLOCATIONS, SYSTEM) == []
         body = {
             "metadata": {"name": "first", "namespace": SYSTEM},
