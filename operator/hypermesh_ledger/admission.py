@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import trust_pb2
-from hypermesh_ledger.checks import Signature
+from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.errors import Undecided
 from hypermesh_ledger.execution import Block, Result, Vote, judge, new_lease, signature
 from hypermesh_ledger.execution.context import signer_of
@@ -217,7 +217,7 @@ class Admission:
         later: list[tuple[int, operations.Decoded]] = []
         async with turn.judging:
             for index, decoded in enumerate(found):
-                if index % TOGETHER == 0:
+                if index and index % TOGETHER == 0:
                     await asyncio.sleep(0)
                 if isinstance(decoded, Refused):
                     self._core.metrics.refused(decoded.reason, "ingress")
@@ -230,7 +230,7 @@ class Admission:
                     later.append((index, decoded))
                     continue
                 try:
-                    end(index, self._judged(decoded, turn is self._peers))
+                    end(index, self._judged(decoded, turn is self._peers, self._core.verdicts.known))
                 except Unsettled:
                     later.append((index, decoded))
                 except Refused as refusal:
@@ -248,7 +248,7 @@ class Admission:
         found: list[operations.Decoded | Refused] = []
         checks: list[Signature] = []
         for index, tx in enumerate(txs):
-            if index % TOGETHER == 0:
+            if index and index % TOGETHER == 0:
                 await asyncio.sleep(0)
             try:
                 decoded = operations.decode(tx)
@@ -270,6 +270,7 @@ class Admission:
     ) -> int | None:
         """Check against the committed state and pool it; the same bytes at the same time are checked once.
 
+        decoded: one of many, whose signatures are verified elsewhere; that of one that comes alone is verified here.
         heard: a peer has told it. Returns the height when it is committed already (asking again changes nothing), else
         None: it is pooled and a block will decide. Raises Refused.
         """
@@ -278,9 +279,10 @@ class Admission:
         try:
             task = self._admissions.get(tx_hash)
             if task is None:
-                decoded = decoded or operations.decode(tx)
+                verdicts = self._core.verdicts
+                decoded, verify = (decoded, verdicts.known) if decoded else (operations.decode(tx), verdicts.required)
                 try:
-                    return self._judged(decoded, heard)
+                    return self._judged(decoded, heard, verify)
                 except Unsettled as unsettled:
                     task = asyncio.ensure_future(self._admit(decoded, heard, unsettled))
                 self._admissions[tx_hash] = task
@@ -294,12 +296,12 @@ class Admission:
         while True:
             await self._settle(unsettled, decoded)
             try:
-                return self._judged(decoded, heard)
+                return self._judged(decoded, heard, self._core.verdicts.known)
             except Unsettled as another:
                 unsettled = another
 
-    def _judged(self, decoded: operations.Decoded, heard: bool) -> int | None:
-        """Its height, or None and it is in the pool. Raises Refused, Unsettled."""
+    def _judged(self, decoded: operations.Decoded, heard: bool, verify: Verify) -> int | None:
+        """Its height, or None and it is in the pool. Raises Refused, and what `verify` raises."""
         decided = self._decided.get(decoded.tx_hash)
         if decided is not None:
             if decided.reason is not None:
@@ -309,7 +311,7 @@ class Admission:
         moment = max(head.time_ms, time.time_ns() // 1_000_000)
         block = Block(head.height + 1, moment, FIRST_HASH, (), self._core.votes)
         try:
-            height = self._height(block, decoded, heard)
+            height = self._height(block, decoded, heard, verify)
         except Refused as refusal:
             came_again = decoded.tx_hash in self._refused
             if came_again or not self._core.pool.gossips or refusal.reason not in OUTDATED:
@@ -320,14 +322,14 @@ class Admission:
         self._core.pool.add(decoded, self._share(decoded.envelope.signer), heard)
         return None
 
-    def _height(self, block: Block, decoded: operations.Decoded, heard: bool) -> int:
+    def _height(self, block: Block, decoded: operations.Decoded, heard: bool, verify: Verify) -> int:
         """As `judge`, but an Allocate's terms are left to its block when a peer has judged them, and while many wait.
 
         Not of what a block has refused: anybody may bring it again, and fill its signer's share with it.
         """
-        base, known = self._core.base, self._core.verdicts.known
+        base = self._core.base
         left = (heard or len(self._core.pool) >= BUSY) and decoded.tx_hash not in self._refused
-        return block.height if left and new_lease(base, block, decoded, known) else judge(base, block, decoded, known)
+        return block.height if left and new_lease(base, block, decoded, verify) else judge(base, block, decoded, verify)
 
     def _share(self, signer: bytes) -> Share:
         """How much of the pool a key may fill; an operator speaks for a whole cluster."""

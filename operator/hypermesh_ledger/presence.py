@@ -8,7 +8,7 @@ Begins empty at every start and is nobody's agreement: absence that takes a seat
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +32,9 @@ class Presence:
     """Votes and rounds of the newest WINDOW blocks that were decided while this process ran."""
 
     def __init__(self) -> None:
-        self._blocks: deque[tuple[Attendant, ...]] = deque(maxlen=WINDOW)
+        self._blocks: deque[tuple[Attendant, ...]] = deque()
+        self._counted: Counter[bytes] = Counter()
+        self._signed: Counter[bytes] = Counter()
         self.round = 0
 
     def note(self, decided_round: int, attendants: Sequence[Attendant]) -> None:
@@ -40,24 +42,27 @@ class Presence:
         self.round = decided_round
         if attendants:
             self._blocks.append(tuple(attendants))
+            self._count(attendants, 1)
+        if len(self._blocks) > WINDOW:
+            self._count(self._blocks.popleft(), -1)
+
+    def _count(self, attendants: Sequence[Attendant], times: int) -> None:
+        for each in attendants:
+            self._counted[each.address] += times
+            self._signed[each.address] += each.signed * times
+            if not self._counted[each.address]:
+                del self._counted[each.address], self._signed[each.address]
 
     def standings(self) -> list[ledger_pb2.Standing]:
         """Of everybody who could sign the newest of them, in CometBFT's order."""
-        if not self._blocks:
-            return []
-        signed: dict[bytes, int] = {}
-        counted: dict[bytes, int] = {}
-        for block in self._blocks:
-            for each in block:
-                counted[each.address] = counted.get(each.address, 0) + 1
-                signed[each.address] = signed.get(each.address, 0) + each.signed
+        newest = self._blocks[-1] if self._blocks else ()
         return [
             ledger_pb2.Standing(
                 address=each.address,
                 power=each.power,
-                signed_blocks=signed[each.address],
-                counted_blocks=counted[each.address],
+                signed_blocks=self._signed[each.address],
+                counted_blocks=self._counted[each.address],
                 signed_last=each.signed,
             )
-            for each in self._blocks[-1]
+            for each in newest
         ]

@@ -1,6 +1,7 @@
 """Answers to checks, remembered: computed before a block when they can be, so that blocks are quick.
 
-ingress: settle(check) in the verifier's processes, then judge with `known`
+ingress: settle(check) in the verifier's processes, then judge with `known`, or one alone with `required`
+         few signatures are verified at once, many in the verifier's thread
 block:   FinalizeBlock settles the signatures of what did not wait here, together; `required` computes at once what is
          still missing (of signers that the block itself enrols) and asks for a missing proof by raising Unsettled,
          whereupon all proofs are settled and the block is executed again (it is pure, so that costs only time)
@@ -17,6 +18,9 @@ from hypermesh_ledger.checks import Check, Proof, Signature, verify_now
 from hypermesh_ledger.verifier import Answer, Verifier
 
 CAPACITY: Final = 50_000
+FEW: Final = 3
+"""So many signatures at most are verified where they are asked for: some 30 µs each, and to wake a thread and be woken
+by it costs more than that."""
 
 
 class Unsettled(Exception):
@@ -65,7 +69,10 @@ class Verdicts:
     async def settle_signatures(self, checks: Sequence[Signature]) -> None:
         """All of them together. Raises VerifierLost, Busy."""
         asked = {key: check for check in checks if (key := check.key) not in self._answers}
-        if asked:
+        if len(asked) <= FEW:
+            for key, check in asked.items():
+                self._remember(key, _answer(check))
+        else:
             for key, answer in zip(asked, await self._verifier.signatures(list(asked.values())), strict=True):
                 self._remember(key, answer)
 

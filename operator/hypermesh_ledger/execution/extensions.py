@@ -127,8 +127,13 @@ def signers(state: Reader, height: int) -> dict[bytes, bytes]:
         if keys.index_time(key, keys.SIGNERS) > height:
             break
         chosen = value
-    known = votes_pb2.SigningSet() if chosen is None else votes_pb2.SigningSet.FromString(chosen)
-    return {address_of(each): each for each in known.consensus_keys}
+    return {} if chosen is None else _by_address(chosen)
+
+
+@functools.lru_cache(maxsize=8)
+def _by_address(signing_set: bytes) -> dict[bytes, bytes]:
+    """Shared: never changed."""
+    return {address_of(each): each for each in votes_pb2.SigningSet.FromString(signing_set).consensus_keys}
 
 
 def _parse_strictly(commit: votes_pb2.ExtendedCommit, tx: bytes) -> None:
@@ -150,10 +155,16 @@ def _discard_unknown(message: Message) -> None:
 def _signed(public: bytes, signature: bytes, signed: bytes) -> bool:
     """ML-DSA-65; remembered, since a block is verified when it is proposed and again when it is executed."""
     try:
-        MLDSA65PublicKey.from_public_bytes(public).verify(signature, signed)
+        _consensus_key(public).verify(signature, signed)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@functools.lru_cache(maxsize=256)
+def _consensus_key(public: bytes) -> MLDSA65PublicKey:
+    """Raises ValueError."""
+    return MLDSA65PublicKey.from_public_bytes(public)
 
 
 # -- every block -------------------------------------------------------------------------------------------------

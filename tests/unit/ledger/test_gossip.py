@@ -19,7 +19,7 @@ from hypermesh.refusals import Reason
 from hypermesh.v1 import ledger_pb2
 from hypermesh_clients.ledger import PENDING_BYTES, LedgerClient, LedgerUnavailable
 from hypermesh_ledger import admission, hearing, ingress, telling
-from hypermesh_ledger.checks import Signature
+from hypermesh_ledger.checks import Signature, Verify
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.execution import Block
 from hypermesh_ledger.federation import FileFederation
@@ -214,10 +214,10 @@ async def test_a_peer_that_lies_takes_nobody_the_room(
     *slow, good, other = leases(settled, "slow", "slow-too", "good", "other")
     proven, judged = asyncio.Event(), second.core.admission._height
 
-    def height(block: Block, decoded: operations.Decoded, heard: bool) -> int:
+    def height(block: Block, decoded: operations.Decoded, heard: bool, verify: Verify) -> int:
         if decoded.raw in slow and not proven.is_set():
             raise Unsettled(Signature(b"", b"", b"", b""))
-        return judged(block, decoded, heard)
+        return judged(block, decoded, heard, verify)
 
     async def settle(*_: object) -> None:
         await proven.wait()
