@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -20,6 +20,8 @@ from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2, trust_pb2
 
 Found = TypeVar("Found")
+Tickets = tuple[bytes, bytes, bytes, bytes]
+"""Hashes of the tickets of space, stake, work and time."""
 
 MAX_ENVELOPE_BYTES: Final = 1 << 20
 VALIDITY_MS: Final = 10 * 60 * 1000
@@ -32,22 +34,47 @@ TICKETLESS: Final = frozenset(
     }
 )
 """Kinds that win tickets instead of spending them, and those that are about no asset: validators', and delegations."""
+_TICKETS: Final = (
+    ("space", Reason.SpaceTicketMissing),
+    ("stake", Reason.StakeTicketMissing),
+    ("work", Reason.WorkTicketMissing),
+    ("time", Reason.TimeTicketMissing),
+)
 
 
-@dataclass(frozen=True)
+class Read(NamedTuple):
+    """What an envelope of one encoding says beside its signature's algorithm, and what is hashed of it."""
+
+    operation: bytes
+    tickets: Tickets | None
+    signer: bytes
+    signature: bytes
+    signed: bytes
+    """32 bytes: what the signature is over, see `signed_parts`; the same for all of a batch."""
+    claim: bytes
+    """32 bytes, of `signature` and `signed`."""
+    tx_hash: bytes
+    """32 bytes, as CometBFT computes it."""
+
+
+@dataclass(eq=False)
 class Decoded:
-    """A well-formed transaction, its signature not yet checked. tx_hash is 32 bytes, as CometBFT computes it.
+    """A well-formed transaction, its signature not yet checked.
 
     Whoever holds one shares it: nothing of it is ever changed.
     """
 
-    envelope: ledger_pb2.Envelope
+    read: Read
     operation: ledger_pb2.Operation
     kind: str
-    tx_hash: bytes
     raw: bytes
     """The transaction itself."""
-    _once: dict[tuple[object, ...], Any] = field(default_factory=dict, compare=False, repr=False)
+    _once: dict[tuple[object, ...], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def tx_hash(self) -> bytes:
+        """32 bytes."""
+        return self.read.tx_hash
 
     def once(self, find: Callable[..., Found], *of: object) -> Found:
         """find(self, *of), computed once for all who hold this: a pure function of what never changes.
@@ -63,9 +90,9 @@ class Decoded:
         return found
 
     @cached_property
-    def signed(self) -> bytes:
-        """32 bytes: what the signature is over, see `signed_parts`; the same for all of a batch."""
-        return digests.digest(SIGNATURE_DOMAIN, *signed_parts(self.envelope))
+    def envelope(self) -> ledger_pb2.Envelope:
+        """The outer message, for who shows or verifies it whole."""
+        return ledger_pb2.Envelope.FromString(self.raw)
 
 
 def canonical(message: Message) -> bytes:
@@ -149,6 +176,24 @@ def build_batch(
 
 def decode(envelope: bytes) -> Decoded:
     """Parse strictly. Raises Refused(TooLarge | Malformed | NotCanonical | UnsupportedAlgorithm | …TicketMissing)."""
+    return decoded(envelope, _read(envelope))
+
+
+def decoded(envelope: bytes, read: Read) -> Decoded:
+    """The rest of `decode`, of an envelope that is read already. Raises Refused."""
+    operation = ledger_pb2.Operation()
+    _parse(operation, read.operation, "operation")
+    kind = operation.WhichOneof("kind")
+    if kind is None:
+        raise Refused(Reason.Malformed, "The operation says nothing to do (no kind is set).")
+    if kind not in TICKETLESS:
+        _require_tickets(read.tickets)
+    elif read.tickets is not None:
+        raise Refused(Reason.Malformed, f"{kind} wins tickets and must not name any.")
+    return Decoded(read, operation, kind, envelope)
+
+
+def _read(envelope: bytes) -> Read:
     if len(envelope) > MAX_ENVELOPE_BYTES:
         raise Refused(Reason.TooLarge, f"The envelope has {len(envelope)} bytes, {MAX_ENVELOPE_BYTES} are allowed.")
     outer = ledger_pb2.Envelope()
@@ -161,17 +206,16 @@ def decode(envelope: bytes) -> Decoded:
         raise Refused(Reason.BadSignature, f"The signature has {len(outer.signature)} bytes instead of 1280.")
     if not batches.well_formed(outer.batch_index, outer.batch_path):
         raise Refused(Reason.Malformed, f"The batch path of {len(outer.batch_path)} hashes is none of a batch.")
-    operation = ledger_pb2.Operation()
-    _parse(operation, outer.operation, "operation")
-    kind = operation.WhichOneof("kind")
-    if kind is None:
-        raise Refused(Reason.Malformed, "The operation says nothing to do (no kind is set).")
-    if kind in TICKETLESS:
-        if outer.HasField("tickets"):
-            raise Refused(Reason.Malformed, f"{kind} wins tickets and must not name any.")
-    else:
-        _require_tickets(outer.tickets)
-    return Decoded(outer, operation, kind, tx_hash(envelope), envelope)
+    named = outer.tickets
+    return Read(
+        operation=outer.operation,
+        tickets=(named.space, named.stake, named.work, named.time) if outer.HasField("tickets") else None,
+        signer=outer.signer,
+        signature=outer.signature,
+        signed=(signed := digests.digest(SIGNATURE_DOMAIN, *signed_parts(outer))),
+        claim=digests.digest("check/claim", outer.signature, signed),
+        tx_hash=tx_hash(envelope),
+    )
 
 
 def _parse(message: Message, data: bytes, name: str) -> None:
@@ -184,12 +228,7 @@ def _parse(message: Message, data: bytes, name: str) -> None:
         raise Refused(Reason.NotCanonical, f"The {name}'s bytes are not its deterministic serialization.")
 
 
-def _require_tickets(tickets: proofs_pb2.TicketRefs) -> None:
-    for name, value, reason in (
-        ("space", tickets.space, Reason.SpaceTicketMissing),
-        ("stake", tickets.stake, Reason.StakeTicketMissing),
-        ("work", tickets.work, Reason.WorkTicketMissing),
-        ("time", tickets.time, Reason.TimeTicketMissing),
-    ):
+def _require_tickets(tickets: Tickets | None) -> None:
+    for (name, reason), value in zip(_TICKETS, tickets or (b"",) * 4, strict=True):
         if len(value) != 32:
             raise Refused(reason, f"The {name} ticket's hash has {len(value)} bytes instead of 32.")

@@ -19,6 +19,7 @@ from hypermesh import operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import trust_pb2
 from hypermesh_ledger.checks import Signature, Verify
+from hypermesh_ledger.decoding import decode
 from hypermesh_ledger.errors import Undecided
 from hypermesh_ledger.execution import Block, Result, Vote, judge, new_lease, signature
 from hypermesh_ledger.execution.context import signer_of
@@ -38,7 +39,7 @@ HALT_S: Final = 30.0
 """Longest wait of a submitter in which no block comes: then too few validators are there, or in reach."""
 DECIDED: Final = 20_000
 """Transactions of the newest blocks whose outcome a ledger with peers remembers, at most."""
-BUSY: Final = 256
+BUSY: Final = 64
 """While so many operations wait, an Allocate is judged once, in its block."""
 FIRST_HASH = b"\0" * 32
 OUTDATED: Final = frozenset(
@@ -251,7 +252,7 @@ class Admission:
             if index and index % TOGETHER == 0:
                 await asyncio.sleep(0)
             try:
-                decoded = operations.decode(tx)
+                decoded = decode(tx)
             except Refused as refusal:
                 found.append(refusal)
             else:
@@ -280,7 +281,7 @@ class Admission:
             task = self._admissions.get(tx_hash)
             if task is None:
                 verdicts = self._core.verdicts
-                decoded, verify = (decoded, verdicts.known) if decoded else (operations.decode(tx), verdicts.required)
+                decoded, verify = (decoded, verdicts.known) if decoded else (decode(tx), verdicts.required)
                 try:
                     return self._judged(decoded, heard, verify)
                 except Unsettled as unsettled:
@@ -319,7 +320,7 @@ class Admission:
             height = block.height
         if height <= head.height:
             return height
-        self._core.pool.add(decoded, self._share(decoded.envelope.signer), heard)
+        self._core.pool.add(decoded, self._share(decoded.read.signer), heard)
         return None
 
     def _height(self, block: Block, decoded: operations.Decoded, heard: bool, verify: Verify) -> int:
@@ -339,7 +340,7 @@ class Admission:
 
     async def _settle(self, unsettled: Unsettled, decoded: operations.Decoded) -> None:
         try:
-            await self._core.verdicts.settle(unsettled.check, decoded.envelope.signer)
+            await self._core.verdicts.settle(unsettled.check, decoded.read.signer)
         except VerifierLost as error:
             text = f"The {decoded.kind} operation's signature or proof could not be verified: {error}"
             raise Refused(Reason.Malformed, text) from error

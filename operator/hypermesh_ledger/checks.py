@@ -19,7 +19,7 @@ from hypermesh.v1 import proofs_pb2
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """An envelope's: public key, signature, and the 32 bytes that it is over (`operations.Decoded.signed`)."""
+    """An envelope's: public key, signature, and the 32 bytes that it is over (`operations.Read.signed`)."""
 
     public: bytes
     signature: bytes

@@ -20,6 +20,7 @@ from hypermesh_ledger import home, keys, outcomes
 from hypermesh_ledger.admission import Admission
 from hypermesh_ledger.checks import Check
 from hypermesh_ledger.consensus import Consensus
+from hypermesh_ledger.decoding import decode
 from hypermesh_ledger.execution import Block, Outcome, Vote, execute, extensions
 from hypermesh_ledger.execution.context import read
 from hypermesh_ledger.laggards import Laggards
@@ -136,7 +137,7 @@ class Core:
                 self.base,
                 block,
                 functools.partial(self._required, unsettled),
-                lambda tx: decoded.get(tx) or operations.decode(tx),
+                lambda tx: decoded.get(tx) or decode(tx),
             )
             if not unsettled:
                 break

@@ -12,6 +12,7 @@ try:
         Update,
         bucket_leaves,
         leaf,
+        read_envelope,
         tree_root,
         verify,
     )
@@ -19,4 +20,4 @@ except ImportError as error:
     text = f"hypermesh_native's compiled part can't be loaded ({error}): build it with `make native`"
     raise ImportError(text) from error
 
-__all__ = ["Signatures", "Tree", "Update", "bucket_leaves", "leaf", "tree_root", "verify"]
+__all__ = ["Signatures", "Tree", "Update", "bucket_leaves", "leaf", "read_envelope", "tree_root", "verify"]

@@ -76,6 +76,14 @@ def bucket_leaves(bucket: bytes, entries: Sequence[tuple[bytes, bytes]]) -> byte
 def leaf(key: bytes, hashed: bytes) -> bytes:
     """`simple:v` leaf of a key, shorter than 128 bytes so that its length is one byte, and the hash of its value."""
 
+def read_envelope(
+    raw: bytes,
+) -> tuple[bytes, tuple[bytes, bytes, bytes, bytes] | None, bytes, bytes, bytes, bytes, bytes] | None:
+    """An `Envelope` of one encoding, whose fields have the form that they must have: see hypermesh.operations.Read.
+
+    None for any other, and for what is too strange to be sure.
+    """
+
 def tree_root(hashes: Sequence[bytes]) -> bytes:
     """RFC 6962 tree hash of leaf hashes."""
 

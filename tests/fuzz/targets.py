@@ -24,6 +24,7 @@ from hypermesh_agent.serving.authorization import ADDRESS_KEY, TOKEN_KEY, Denied
 from hypermesh_clients.mirror import View
 from hypermesh_ledger.abci import framing
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
+from hypermesh_native import read_envelope
 from hypermesh_trustchain.challenges import Challenges
 from hypermesh_trustchain.enrolling import check_key
 from hypermesh_trustchain.refusals import EnrolmentRefused
@@ -55,13 +56,29 @@ def said(reason: object, message: str) -> None:
     assert message
 
 
+def refused_inside(read: operations.Read) -> bool:
+    """Whether an envelope that is read is refused for the operation or the tickets in it."""
+    try:
+        operations.decoded(b"", read)
+    except Refused:
+        return True
+    return False
+
+
 def operation(data: bytes) -> None:
-    """A transaction: whatever is accepted has exactly this encoding, and a path that leads to some root."""
+    """A transaction: whatever is accepted has exactly this encoding, and a path that leads to some root.
+
+    What the compiled reader reads is what Python reads.
+    """
+    known = read_envelope(data)
     try:
         decoded = operations.decode(data)
     except Refused as refusal:
         said(refusal.reason in FORM, refusal.message)
+        assert known is None or refused_inside(operations.Read(*known))
         return
+    assert known is not None
+    assert operations.Read(*known) == decoded.read
     assert operations.canonical(decoded.envelope) == data
     assert operations.canonical(decoded.operation) == decoded.envelope.operation
     assert batches.well_formed(decoded.envelope.batch_index, decoded.envelope.batch_path)

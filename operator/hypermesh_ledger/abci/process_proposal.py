@@ -9,6 +9,7 @@ from hypermesh import operations
 from hypermesh.refusals import Refused
 from hypermesh_ledger.abci.commits import votes_of
 from hypermesh_ledger.core import Core
+from hypermesh_ledger.decoding import decode
 from hypermesh_ledger.execution import extensions
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 
@@ -41,7 +42,7 @@ def _shows_votes(core: Core, request: abci.RequestProcessProposal, tx: bytes) ->
 
 def _well_formed(tx: bytes) -> bool:
     try:
-        operations.decode(tx)
+        decode(tx)
     except Refused:
         return False
     return True

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hypermesh import falcon, operations
-from hypermesh.digests import digest
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, trust_pb2, votes_pb2
 from hypermesh_ledger import keys
@@ -236,7 +235,7 @@ def _check_validity(context: Context, operation: ledger_pb2.Operation) -> None:
 
 
 def _signer(context: Context) -> Signer:
-    key_id = context.decoded.envelope.signer
+    key_id = context.decoded.read.signer
     signer = context.node(key_id)
     if signer is None:
         raise Refused(Reason.UnknownSigner, f"Key {key_id.hex()[:16]} is not enrolled.")
@@ -249,11 +248,10 @@ def _signer(context: Context) -> Signer:
 
 def signature(base: Reader, decoded: operations.Decoded) -> Signature | None:
     """The check of an enrolled signer's signature, which `judge` will ask for; None for any other signer."""
-    signer = signer_of(base, decoded.envelope.signer)
+    signer = signer_of(base, decoded.read.signer)
     return None if signer is None else decoded.once(_signature, signer.public, signer.public_id)
 
 
 def _signature(decoded: operations.Decoded, public: bytes, public_id: bytes) -> Signature:
-    signed = decoded.envelope.signature
-    claim = digest("check/claim", signed, decoded.signed)
-    return Signature(public, signed, decoded.signed, public_id + claim)
+    read = decoded.read
+    return Signature(public, read.signature, read.signed, public_id + read.claim)

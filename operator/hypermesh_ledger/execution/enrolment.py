@@ -23,7 +23,7 @@ def check_certificate(context: Context, certificate: trust_pb2.Certificate) -> t
 def enrol_node(context: Context, operation: ledger_pb2.EnrolNode) -> int:
     """Returns the height at which the certificate was enrolled (an earlier one when it already was)."""
     body = check_certificate(context, operation.certificate)
-    signer = context.decoded.envelope.signer
+    signer = context.decoded.read.signer
     if key_id(body.subject_key) != signer:
         text = f"The certificate is {body.subject}'s, but another key signed its enrolment."
         raise Refused(Reason.CertificateInvalid, text)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from hypermesh.operations import Decoded
 from hypermesh.proofs.tickets import stake_ticket_hash
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2
@@ -36,17 +35,14 @@ def require_tickets(context: Context, signer: Signer, node: bytes, device: bytes
     node owns the asset, device is its work device; any_age forgives space, work and time tickets that are old but the
     newest there are: a machine that died can prove nothing, and must not lock its capacity by that.
     """
-    space, stake, work, time = context.decoded.once(_named)
+    named = context.decoded.read.tickets
+    if named is None:
+        raise ValueError(f"{context.decoded.kind} was decoded without tickets")
+    space, stake, work, time = named
     _require_ticket(context, _SPACE, space, node, node, any_age)
     _require_stake(context, stake, signer)
     _require_ticket(context, _WORK, work, node, device, any_age)
     _require_ticket(context, _TIME, time, node, node, any_age)
-
-
-def _named(decoded: Decoded) -> tuple[bytes, bytes, bytes, bytes]:
-    """Hashes of the tickets of space, stake, work and time."""
-    named = decoded.envelope.tickets
-    return named.space, named.stake, named.work, named.time
 
 
 def win(context: Context, kind: proofs_pb2.ProofKind, node: bytes, subject: bytes, epoch: int, value: bytes) -> None:

@@ -93,7 +93,7 @@ class Pool:
         """
         if decoded.tx_hash in self:
             return
-        rank, signer = class_of(decoded.kind), decoded.envelope.signer
+        rank, signer = class_of(decoded.kind), decoded.read.signer
         until, sequence = decoded.operation.valid_until_ms, next(self._sequence)
         tx = decoded.raw
         entry = Entry(decoded.tx_hash, tx, signer, rank, until, self._blocks, sequence, rank)

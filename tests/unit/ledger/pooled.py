@@ -12,4 +12,5 @@ LATE = 1 << 50
 def decoded(kind: str, name: bytes, signer: bytes = b"", until_ms: int = LATE) -> operations.Decoded:
     """As after checks."""
     operation = ledger_pb2.Operation(valid_until_ms=until_ms)
-    return operations.Decoded(ledger_pb2.Envelope(signer=signer), operation, kind, name, name)
+    read = operations.Read(b"", None, signer, b"", b"", b"", name)
+    return operations.Decoded(read, operation, kind, name)
