@@ -43,24 +43,24 @@ class Follower:
 
     def __init__(self, node: bytes) -> None:
         self.node = node
-        self._queue: asyncio.Queue[ledger_pb2.Changes] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int, ledger_pb2.Changes]] = asyncio.Queue()
         self._bytes = 0
         self.cut = False
 
-    def tell(self, changes: ledger_pb2.Changes) -> None:
-        """Queue the part of one block's changes that concerns this follower."""
+    def tell(self, changes: ledger_pb2.Changes, size: int) -> None:
+        """Queue the part of one block's changes, which are so many bytes, that concerns this follower."""
         if self.cut:
             return
         if self.node:
             changes = _concerning(changes, self.node)
-        size = changes.ByteSize()
+            size = changes.ByteSize()
         waiting = self._queue.qsize()
         if waiting >= QUEUE or (waiting and self._bytes + size > QUEUE_BYTES):
             self.cut = True
             self._queue = asyncio.Queue()  # nobody will read it
             return
         self._bytes += size
-        self._queue.put_nowait(changes)
+        self._queue.put_nowait((size, changes))
 
     def behind(self) -> bool:
         """Whether `next` has something to say at once."""
@@ -70,8 +70,8 @@ class Follower:
         """The oldest batch that waits. Raises TooSlow."""
         if self.cut:
             raise TooSlow
-        changes = await self._queue.get()
-        self._bytes -= changes.ByteSize()
+        size, changes = await self._queue.get()
+        self._bytes -= size
         return changes
 
 
@@ -93,8 +93,9 @@ class Watches:
         for key, value in writes:
             add_change(batch, key, value)
         batch.changes.add(block=head)
+        size = batch.ByteSize()
         for follower in self._followers:
-            follower.tell(batch)
+            follower.tell(batch, size)
 
     async def follow(self, node: bytes, status: ledger_pb2.StatusResponse) -> AsyncGenerator[ledger_pb2.Changes, None]:
         """The whole state (status first), then `synced`, then every block's batch. Raises TooSlow, TooMany.
