@@ -1,6 +1,7 @@
 """The application between its two edges: ABCI on one side, gRPC clients on the other, state and pool between.
 
     Submit -> admit -> Pool -> PrepareProposal -> ... consensus ... -> FinalizeBlock -> Commit -> waiters and followers
+                                                  (executed meanwhile: see ahead)
 
 Everything here runs on one event loop, the disk's commit too; only signatures, proofs and looks back leave it.
 """
@@ -18,6 +19,7 @@ from hypermesh import operations
 from hypermesh.v1 import ledger_pb2, votes_pb2
 from hypermesh_ledger import home, keys, outcomes
 from hypermesh_ledger.admission import Admission
+from hypermesh_ledger.ahead import Ahead
 from hypermesh_ledger.checks import Check
 from hypermesh_ledger.consensus import Consensus
 from hypermesh_ledger.decoding import decode
@@ -77,6 +79,7 @@ class Core:
         self.born: Memory | None = None
         """The genesis state between InitChain and the first commit."""
         self.pending: Pending | None = None
+        self.ahead = Ahead(self._executed)
         self.rechecks: Rechecks | None = None
         """Of a ledger with peers."""
         self.places: Places | None = None
@@ -127,9 +130,14 @@ class Core:
         return said
 
     async def finalize(self, block: Block) -> Pending:
-        """Execute a decided block on the committed state; nothing is written yet."""
-        started = time.perf_counter()
+        """The effect of a decided block on the committed state; nothing is written yet."""
         self.votes = block.votes
+        self.pending = await self.ahead.of(block) or await self._executed(block)
+        self.metrics.executed(self.pending.seconds)
+        return self.pending
+
+    async def _executed(self, block: Block) -> Pending:
+        started = time.perf_counter()
         decoded = await self._decoded_block(block.txs)
         while True:
             unsettled: dict[bytes, Check] = {}
@@ -144,9 +152,7 @@ class Core:
             await asyncio.gather(*map(self.verdicts.settle, unsettled.values()))
         writes = outcome.writes if self.born is None else {**self.born.entries, **outcome.writes}
         prepared = self.store.prepare(block.height, block.time_ms, writes)
-        self.pending = Pending(block, outcome, prepared, time.perf_counter() - started)
-        self.metrics.executed(self.pending.seconds)
-        return self.pending
+        return Pending(block, outcome, prepared, time.perf_counter() - started)
 
     async def _decoded_block(self, txs: Sequence[bytes]) -> dict[bytes, operations.Decoded]:
         """Of what did not wait here, signatures are verified first, all together and beside the interpreter."""

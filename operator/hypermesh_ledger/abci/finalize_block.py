@@ -1,33 +1,23 @@
-"""FinalizeBlock: execute the decided block; its results and app hash go back, nothing is written yet."""
+"""FinalizeBlock: execute the decided block, unless that is done; its results and app hash go back, unwritten."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from hypermesh.v1 import ledger_pb2
-from hypermesh_ledger.abci.commits import votes_of
+from hypermesh_ledger.abci.blocks import block_of
 from hypermesh_ledger.core import Core
-from hypermesh_ledger.execution import Block, Lie, Result
+from hypermesh_ledger.execution import Result
 from hypermesh_ledger.pb.tendermint.abci import types_pb2 as abci
 from hypermesh_ledger.pb.tendermint.crypto import keys_pb2
 from hypermesh_ledger.pb.tendermint.types import params_pb2, validator_pb2
 from hypermesh_ledger.presence import Attendant
 
 ABSENT: Final = validator_pb2.BLOCK_ID_FLAG_ABSENT
-KINDS: Final = {
-    abci.UNKNOWN: ledger_pb2.MISBEHAVIOR_KIND_UNSPECIFIED,
-    abci.DUPLICATE_VOTE: ledger_pb2.MISBEHAVIOR_KIND_DUPLICATE_VOTE,
-    abci.LIGHT_CLIENT_ATTACK: ledger_pb2.MISBEHAVIOR_KIND_LIGHT_CLIENT_ATTACK,
-}
 
 
 async def finalize_block(core: Core, request: abci.RequestFinalizeBlock) -> abci.ResponseFinalizeBlock:
     """The reason of a refusal is in data, which consensus covers; the sentence is in the log, which it does not."""
-    time_ms = request.time.seconds * 1000 + request.time.nanos // 1_000_000
-    lies = [_lie(each) for each in request.misbehavior]
-    last = request.decided_last_commit
-    block = Block(request.height, time_ms, request.hash, list(request.txs), votes_of(last.votes), lies, last.round)
-    pending = await core.finalize(block)
+    pending = await core.finalize(block_of(request, request.decided_last_commit))
     _note(core, request.decided_last_commit)
     return abci.ResponseFinalizeBlock(
         tx_results=[_result(result) for result in pending.outcome.results],
@@ -53,11 +43,6 @@ def _parameters(enable_height: int) -> params_pb2.ConsensusParams | None:
     if not enable_height:
         return None
     return params_pb2.ConsensusParams(abci=params_pb2.ABCIParams(vote_extensions_enable_height=enable_height))
-
-
-def _lie(found: abci.Misbehavior) -> Lie:
-    time_ms = found.time.seconds * 1000 + found.time.nanos // 1_000_000
-    return Lie(found.validator.address, KINDS[found.type], found.height, time_ms)
 
 
 def _result(result: Result) -> abci.ExecTxResult:

@@ -1,5 +1,7 @@
 """ProcessProposal: is another validator's block well formed? Structure only; what it does is judged by execution.
 
+An accepted block is executed while its votes are counted (see ahead).
+
 Once votes are extended, a block begins with those of its last commit, verified, and shows them nowhere else.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from hypermesh import operations
 from hypermesh.refusals import Refused
+from hypermesh_ledger.abci.blocks import block_of
 from hypermesh_ledger.abci.commits import votes_of
 from hypermesh_ledger.core import Core
 from hypermesh_ledger.decoding import decode
@@ -19,7 +22,9 @@ Answer = abci.ResponseProcessProposal
 async def process_proposal(core: Core, request: abci.RequestProcessProposal) -> abci.ResponseProcessProposal:
     """Rejected for wrong or missing votes, and for a transaction that is there twice or not canonical."""
     accept = _acceptable(core, request)
-    if not accept:
+    if accept:
+        core.ahead.expect(block_of(request, request.proposed_last_commit))
+    else:
         core.metrics.rejected()
     return Answer(status=Answer.ACCEPT if accept else Answer.REJECT)
 

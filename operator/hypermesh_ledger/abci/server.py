@@ -89,6 +89,7 @@ class AbciServer:
                     writer.write(b"".join(answers))
                     answers.clear()
                     await writer.drain()
+                    self._core.ahead.begin()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # CometBFT went away; the supervisor sees to that
         except Exception as error:  # noqa: BLE001 - any error here must end the application

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,9 @@ FLUSH = abci.Request(flush=abci.RequestFlush())
 
 
 async def test_answers_go_in_order_when_they_are_asked_for(tmp_path: Path) -> None:
-    server = AbciServer(cast(Core, None), tmp_path / "abci.sock")
+    begun: list[str] = []
+    core = SimpleNamespace(ahead=SimpleNamespace(begin=lambda: begun.append("begun")))
+    server = AbciServer(cast(Core, core), tmp_path / "abci.sock")
     await server.start()
     serving = asyncio.create_task(server.run())
     reader, writer = await asyncio.open_unix_connection(str(tmp_path / "abci.sock"))
@@ -42,6 +45,7 @@ async def test_answers_go_in_order_when_they_are_asked_for(tmp_path: Path) -> No
                 await answers(1, echo("1"), echo("2"))
         first, second, last = await answers(3, FLUSH)
     assert (first.echo.message, second.echo.message, last.HasField("flush")) == ("1", "2", True)
+    assert begun == ["begun", "begun"]  # once each time that answers were on their way
     writer.close()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
