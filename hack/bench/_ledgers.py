@@ -93,7 +93,7 @@ class Ours:
                 uids = [f"{name}-{next(waves)}" for _ in range(IN_A_CALL)]
                 asked = [(ledger.operation(allocate=allocation(settled.node, settled.cpu, u, 1)), refs) for u in uids]
                 built = await asyncio.to_thread(operations.build_batch, asked, keypair.public, keypair.secret)
-                await submit_all([client], built)
+                await submit_all([client], built, meeting=True)
 
         async with self.connected() as clients:
             flood = [asyncio.create_task(wave(clients[each % CLIENTS])) for each in range(FLOODS)]
@@ -119,26 +119,25 @@ async def singles(settled: Settled, name: str, count: int) -> list[float]:
     return taken
 
 
-async def submit_all(clients: Sequence[LedgerClient], envelopes: Sequence[bytes]) -> int:
-    """Through SubmitMany, a client's calls one after another; how many blocks decided, all others gave way.
+async def submit_all(clients: Sequence[LedgerClient], envelopes: Sequence[bytes], meeting: bool = False) -> int:
+    """Through SubmitMany, a client's calls one after another; how many were committed, all others gave way.
 
-    Addresses of one node's allocations are 36 bits, so of hundreds of thousands some two meet. Who allocates in earnest
-    asks again with the next counter; that block has had its work.
+    meeting: addresses of one node's allocations are 36 bits, so of hundreds of thousands some two meet: such a refusal
+    is no error then. Who allocates in earnest asks again with the next counter.
     """
     calls = [envelopes[first : first + IN_A_CALL] for first in range(0, len(envelopes), IN_A_CALL)]
-    decided = 0
+    committed = 0
 
     async def work(client: LedgerClient) -> None:
-        nonlocal decided
+        nonlocal committed
         while calls:
             async for _, outcome in client.submit_many(calls.pop(), 120):
-                taken = isinstance(outcome, Refused) and outcome.reason is Reason.AddressTaken
-                if isinstance(outcome, Refused) and not taken:
+                if isinstance(outcome, Refused) and not (meeting and outcome.reason is Reason.AddressTaken):
                     raise outcome
-                decided += taken or isinstance(outcome, Commit)
+                committed += isinstance(outcome, Commit)
 
     await asyncio.gather(*map(work, clients))
-    return decided
+    return committed
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,8 @@
     FinalizeBlock -> of: what came out, if it is of exactly that block; else nothing, and the block is executed there
 
 Execution is pure: it reads the state of the height before, which nothing changes until that height's Commit, and
-writes nothing. So a block that is not decided costs its execution, one a round, and leaves nothing behind.
+writes nothing. So a block that is not decided costs its execution, one a round, for which the next votes wait, and
+leaves nothing behind but verdicts on its proofs, which are true.
 
 Seen elsewhere: optimistic execution in the Cosmos SDK (0.50, since ProcessProposal).
 """
@@ -34,14 +35,14 @@ class Ahead(Generic[Done]):
 
     def begin(self) -> None:
         """Execute what is expected. Called when nobody waits for an answer any more."""
-        block, self._expected = self._expected, None
-        if block is None:
-            return
-        self.drop()
-        self._begun = block, asyncio.create_task(self._execute(block))
+        block = self._expected
+        if block is not None:
+            self.drop()
+            self._begun = block, asyncio.create_task(self._execute(block))
 
     def drop(self) -> None:
-        """Whatever was begun is of no use."""
+        """Whatever is expected or begun is of no use."""
+        self._expected = None
         if self._begun is not None:
             task = self._begun[1]
             self._begun = None
@@ -50,11 +51,10 @@ class Ahead(Generic[Done]):
 
     async def of(self, block: Block) -> Done | None:
         """What executing this very block gave; None when another was begun, or none, or that failed."""
-        self._expected = None
         if self._begun is None or self._begun[0] != block:
             self.drop()
             return None
-        task, self._begun = self._begun[1], None
+        task, self._begun, self._expected = self._begun[1], None, None
         await asyncio.wait((task,))
         return None if task.cancelled() or task.exception() else task.result()
 

@@ -224,6 +224,7 @@ async def run(options: argparse.Namespace) -> None:
         for proxy in proxies:
             await proxy.stop()
         await server.stop(GRACE_S)
+        core.ahead.drop()  # its proofs would be waited for
         await verifier.close()
         await probes.stop()
 

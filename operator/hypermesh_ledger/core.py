@@ -3,7 +3,7 @@
     Submit -> admit -> Pool -> PrepareProposal -> ... consensus ... -> FinalizeBlock -> Commit -> waiters and followers
                                                   (executed meanwhile: see ahead)
 
-Everything here runs on one event loop, the disk's commit too; only signatures, proofs and looks back leave it.
+Everything here runs on one event loop, the disk's commit too; only many signatures, proofs and looks back leave it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Core:
         return Pending(block, outcome, prepared, time.perf_counter() - started)
 
     async def _decoded_block(self, txs: Sequence[bytes]) -> dict[bytes, operations.Decoded]:
-        """Of what did not wait here, signatures are verified first, all together and beside the interpreter."""
+        """Of what did not wait here, signatures are verified first, all together (see verdicts)."""
         waiting = {tx: self.pool.decoded(operations.tx_hash(tx)) for tx in txs}
         arrived = await self.admission.decoded_together([tx for tx, decoded in waiting.items() if decoded is None])
         known = {tx: decoded for tx, decoded in waiting.items() if decoded is not None}

@@ -2,7 +2,7 @@
 
 ingress: settle(check) in the verifier's processes, then judge with `known`, or one alone with `required`
          few signatures are verified at once, many in the verifier's thread
-block:   FinalizeBlock settles the signatures of what did not wait here, together; `required` computes at once what is
+block:   its execution settles the signatures of what did not wait here, together; `required` computes at once what is
          still missing (of signers that the block itself enrols) and asks for a missing proof by raising Unsettled,
          whereupon all proofs are settled and the block is executed again (it is pure, so that costs only time)
 """

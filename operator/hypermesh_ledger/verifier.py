@@ -137,15 +137,21 @@ class _Process:
         self._turn = asyncio.Lock()
 
     async def ask(self, check: Proof) -> Answer:
-        """Raises VerifierLost."""
-        async with self._turn:
-            for _ in range(2):
-                try:
-                    async with asyncio.timeout(TIMEOUT_S):
-                        return await self._ask(check)
-                except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
-                    _log.warning("verifier lost: %r; starting it again", error)
-                    await self._stop()
+        """Raises VerifierLost. Whoever gives up waiting leaves the line; an answer that was asked for is read all the
+        same, before the next question: nobody may get another's."""
+        await self._turn.acquire()
+        answered = asyncio.create_task(self._answered(check))
+        answered.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(answered)
+
+    async def _answered(self, check: Proof) -> Answer:
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await self._ask(check)
+            except (asyncio.IncompleteReadError, OSError, TimeoutError) as error:
+                _log.warning("verifier lost: %r; starting it again", error)
+                await self._stop()
         raise VerifierLost("The verifier died twice on it.")
 
     async def close(self) -> None:

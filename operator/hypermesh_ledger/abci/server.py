@@ -82,14 +82,18 @@ class AbciServer:
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers: list[bytes] = []
+        proposed = False
         try:
             while (request := await read_request(reader)) is not None:
                 answers.append(encode_response(await self._answer(request)))
+                proposed = proposed or request.HasField("process_proposal")
                 if request.HasField("flush"):
                     writer.write(b"".join(answers))
                     answers.clear()
                     await writer.drain()
-                    self._core.ahead.begin()
+                    if proposed:
+                        self._core.ahead.begin()
+                        proposed = False
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # CometBFT went away; the supervisor sees to that
         except Exception as error:  # noqa: BLE001 - any error here must end the application

@@ -24,7 +24,7 @@ from hypermesh.v1 import proofs_pb2
 from hypermesh_ledger import verifier
 from hypermesh_ledger.checks import NOT_SIGNED, Proof, Signature
 from hypermesh_ledger.turns import Busy
-from hypermesh_ledger.verifier import Verifier, VerifierLost, _frame, _Signing
+from hypermesh_ledger.verifier import Answer, Verifier, VerifierLost, _frame, _Signing
 
 WRONG = proofs_pb2.TimeProof(iterations=DEMO.vdf_iterations, output=b"no form").SerializeToString()
 
@@ -51,6 +51,40 @@ def test_a_killed_verifier_is_replaced_on_both_loops() -> None:
         answers = runner(killed_between_proofs())
         assert len(answers) == 3
         assert all(answer is not None and answer[0] == Reason.TimeProofInvalid for answer in answers)  # type: ignore[index]
+
+
+async def given_up_while_asked() -> list[list[Answer]]:
+    """Whose answer nobody waits for any more is a proof of time; those behind it are of work and of time, in turns."""
+    work = Proof(
+        proofs_pb2.PROOF_KIND_WORK, b"\1" * 32, b"\2" * 32, b"", DEMO.SerializeToString(), b"\3" * 32, b"\4" * 32
+    )
+    time = Proof(proofs_pb2.PROOF_KIND_TIME, b"\1" * 32, b"\2" * 32, WRONG, DEMO.SerializeToString())
+    verifier = Verifier()
+    try:
+        answers, lost = [], 0
+        await verifier.verify(time, None)
+        for pause in (0.0, 0.0, 0.0005, 0.001, 0.002):  # before its turn, just asked, answered perhaps
+            given_up = [asyncio.create_task(verifier.verify(time, None)) for _ in range(3)]
+            await asyncio.sleep(pause)
+            for each in given_up:
+                each.cancel()
+            answers.append([await verifier.verify(each, None) for each in (work, time)])
+            ends = await asyncio.gather(*given_up, return_exceptions=True)
+            lost += sum(isinstance(end, asyncio.CancelledError) for end in ends)
+        assert lost >= 4
+        assert not verifier.waiting
+        return answers
+    finally:
+        await verifier.close()
+
+
+def test_who_gives_up_leaves_no_answer_for_the_next_one() -> None:
+    for runner in (asyncio.run, uvloop.run):
+        for work, time in runner(given_up_while_asked()):
+            assert work is not None
+            assert time is not None
+            assert work[0] == Reason.WorkProofInvalid
+            assert time[0] == Reason.TimeProofInvalid
 
 
 class Defective:
