@@ -5,7 +5,7 @@
 
 Execution is pure: it reads the state of the height before, which nothing changes until that height's Commit, and
 writes nothing. So a block that is not decided costs its execution, one a round, for which the next votes wait, and
-leaves nothing behind but verdicts on its proofs, which are true.
+leaves nothing behind but, perhaps, verdicts on its proofs, which are true.
 
 Seen elsewhere: optimistic execution in the Cosmos SDK (0.50, since ProcessProposal).
 """
@@ -54,8 +54,9 @@ class Ahead(Generic[Done]):
         if self._begun is None or self._begun[0] != block:
             self.drop()
             return None
-        task, self._begun, self._expected = self._begun[1], None, None
+        task = self._begun[1]
         await asyncio.wait((task,))
+        self._begun = self._expected = None
         return None if task.cancelled() or task.exception() else task.result()
 
 

@@ -135,14 +135,26 @@ class _Process:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._given_up: asyncio.Task[Answer] | None = None
+        """What is under way and nobody waits for."""
 
     async def ask(self, check: Proof) -> Answer:
         """Raises VerifierLost. Whoever gives up waiting leaves the line; an answer that was asked for is read all the
         same, before the next question: nobody may get another's."""
         await self._turn.acquire()
         answered = asyncio.create_task(self._answered(check))
-        answered.add_done_callback(lambda _: self._turn.release())
-        return await asyncio.shield(answered)
+        answered.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            self._given_up = answered
+            raise
+
+    def _ended(self, answered: asyncio.Task[Answer]) -> None:
+        self._turn.release()
+        self._given_up = None
+        if not answered.cancelled():
+            answered.exception()  # told to who waits; nobody may wait any more
 
     async def _answered(self, check: Proof) -> Answer:
         for _ in range(2):
@@ -155,7 +167,9 @@ class _Process:
         raise VerifierLost("The verifier died twice on it.")
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process, when those who wait have their answers."""
+        if self._given_up is not None:
+            self._given_up.cancel()
         async with self._turn:
             await self._stop()
 

@@ -78,6 +78,29 @@ async def given_up_while_asked() -> list[list[Answer]]:
         await verifier.close()
 
 
+async def closed_while_nobody_waits() -> float:
+    """Seconds that closing takes while the process, which stands still, owes somebody an answer who has gone."""
+    proof = Proof(proofs_pb2.PROOF_KIND_TIME, b"\1" * 32, b"\2" * 32, WRONG, DEMO.SerializeToString())
+    verifier = Verifier()
+    await verifier.verify(proof, None)
+    process = verifier._blocks._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    asked = asyncio.create_task(verifier.verify(proof, None))
+    await asyncio.sleep(0.05)
+    asked.cancel()
+    await asyncio.wait((asked,))
+    began = asyncio.get_running_loop().time()
+    await verifier.close()
+    assert process.returncode == -signal.SIGKILL
+    return asyncio.get_running_loop().time() - began
+
+
+def test_closing_waits_for_no_answer_that_nobody_waits_for() -> None:
+    for runner in (asyncio.run, uvloop.run):
+        assert runner(closed_while_nobody_waits()) < verifier.TIMEOUT_S / 2
+
+
 def test_who_gives_up_leaves_no_answer_for_the_next_one() -> None:
     for runner in (asyncio.run, uvloop.run):
         for work, time in runner(given_up_while_asked()):
