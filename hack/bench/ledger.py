@@ -15,7 +15,7 @@ validators, each by its cheapest road: SubmitMany with 200 in a call (each clien
 under way as its share of the pool has room for), and batches of 100 broadcast_tx_async; until all are committed, as
 both sides show. At a rate: so many a second, whatever became of those before. Flood (one validator):
 what another operator's single operations wait for while one key keeps its share of the pool full, beside what they wait
-for without; last of all, since it leaves a hundred thousand allocations that the kvstore has nothing to set against.
+for without; last of all, since it leaves far more allocations than the kvstore has values.
 """
 
 from __future__ import annotations

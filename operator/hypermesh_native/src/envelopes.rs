@@ -3,12 +3,10 @@
 //! What is read here is read there, with the same result; what is not, that one reads and refuses in its own words. So
 //! this has to be right about what it accepts, and may give up on anything.
 
+use crate::buckets::{sha256, Hash};
 use prost::Message;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use sha2::{Digest, Sha256};
-
-type Hash = [u8; 32];
 
 /// `SIGNATURE_ALGORITHM_FALCON_PADDED_1024`.
 const ALGORITHM: i32 = 1;
@@ -50,13 +48,9 @@ struct Envelope {
 }
 
 /// `hypermesh.digests.digest`.
-fn digest(domain: &str, parts: [&[u8]; 2]) -> Hash {
-    let mut hasher = Sha256::new().chain_update("hypermesh/").chain_update(domain).chain_update([0]);
-    for part in parts {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().into()
+fn digest(domain: &str, [first, second]: [&[u8]; 2]) -> Hash {
+    let size = |part: &[u8]| (part.len() as u64).to_be_bytes();
+    sha256(&[b"hypermesh/", domain.as_bytes(), &[0], &size(first), first, &size(second), second])
 }
 
 impl Envelope {
@@ -105,7 +99,6 @@ pub fn read_envelope<'py>(py: Python<'py>, raw: &[u8]) -> Option<Read<'py>> {
     let claim = digest("check/claim", [&read.signature, &signed]);
     let new = |bytes: &[u8]| PyBytes::new(py, bytes);
     let tickets = read.tickets.map(|named| (new(&named.space), new(&named.stake), new(&named.work), new(&named.time)));
-    let hash: Hash = Sha256::digest(raw).into();
     Some((
         new(&read.operation),
         tickets,
@@ -113,6 +106,6 @@ pub fn read_envelope<'py>(py: Python<'py>, raw: &[u8]) -> Option<Read<'py>> {
         new(&read.signature),
         new(&signed),
         new(&claim),
-        new(&hash),
+        new(&sha256(&[raw])),
     ))
 }

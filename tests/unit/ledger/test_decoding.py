@@ -11,6 +11,7 @@ from hypermesh import falcon, operations
 from hypermesh.refusals import Reason, Refused
 from hypermesh.v1 import ledger_pb2, proofs_pb2
 from hypermesh_ledger.decoding import decode
+from hypermesh_ledger.delimited import delimited
 from hypermesh_native import read_envelope
 
 KEY = falcon.generate()
@@ -91,124 +92,40 @@ def test_whatever_is_spoilt_has_the_same_verdict(good: list[bytes]) -> None:
 
 
 def field(number: int, value: bytes) -> bytes:
-    """A field of bytes, shorter than 16,384."""
-    return (
-        bytes([number << 3 | 2, *([len(value)] if len(value) < 128 else [len(value) & 127 | 128, len(value) >> 7])])
-        + value
-    )
+    """A field of bytes, whatever is in them."""
+    return bytes([number << 3 | 2]) + delimited(value)
 
 
-OUTER = {
-    1: operations.canonical(release(1)),
-    2: operations.canonical(REFS),
-    3: falcon.key_id(KEY.public),
-    5: bytes(1280),
-}
+OPERATION = field(1, operations.canonical(release(1)))
+NAMED = operations.canonical(REFS)
+TICKETS = field(2, NAMED)
+SIGNER = field(3, falcon.key_id(KEY.public))
 ALGORITHM = b"\x20\x01"
+SIGNATURE = field(5, bytes(1280))
+SIBLING = field(6, bytes(32))
 
 
-def envelope(*parts: bytes) -> bytes:
-    return b"".join(parts)
+def envelope(*more: bytes, tickets: bytes = TICKETS, algorithm: bytes = ALGORITHM) -> bytes:
+    """In the right order, with what is to be strange about it."""
+    return b"".join((OPERATION, tickets, SIGNER, algorithm, SIGNATURE, *more))
 
 
 STRANGE = {
-    "good": (envelope(field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5])), None),
-    "another order": (
-        envelope(field(2, OUTER[2]), field(1, OUTER[1]), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5])),
-        Reason.NotCanonical,
-    ),
-    "a field twice": (
-        envelope(
-            field(1, OUTER[1]),
-            field(1, OUTER[1]),
-            field(2, OUTER[2]),
-            field(3, OUTER[3]),
-            ALGORITHM,
-            field(5, OUTER[5]),
-        ),
-        Reason.NotCanonical,
-    ),
-    "tickets in two parts": (
-        envelope(
-            field(1, OUTER[1]),
-            field(2, OUTER[2][:68]),
-            field(2, OUTER[2][68:]),
-            field(3, OUTER[3]),
-            ALGORITHM,
-            field(5, OUTER[5]),
-        ),
-        Reason.NotCanonical,
-    ),
-    "a number longer than it need be": (
-        envelope(field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), b"\x20\x81\x00", field(5, OUTER[5])),
-        Reason.NotCanonical,
-    ),
-    "what is the default": (
-        envelope(
-            field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5]), b"\x38\x00"
-        ),
-        Reason.NotCanonical,
-    ),
-    "a field of tomorrow": (
-        envelope(
-            field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5]), b"\x40\x01"
-        ),
-        Reason.NotCanonical,
-    ),
-    "a field of tomorrow in the tickets": (
-        envelope(
-            field(1, OUTER[1]), field(2, OUTER[2] + b"\x28\x01"), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5])
-        ),
-        Reason.NotCanonical,
-    ),
-    "another algorithm": (
-        envelope(field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), b"\x20\x02", field(5, OUTER[5])),
-        Reason.UnsupportedAlgorithm,
-    ),
-    "a negative algorithm": (
-        envelope(field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), b"\x20" + b"\xff" * 9 + b"\x01"),
-        Reason.UnsupportedAlgorithm,
-    ),
-    "empty tickets": (
-        envelope(field(1, OUTER[1]), field(2, b""), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5])),
-        Reason.SpaceTicketMissing,
-    ),
-    "short tickets": (
-        envelope(
-            field(1, OUTER[1]), field(2, operations.canonical(SHORT)), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5])
-        ),
-        Reason.SpaceTicketMissing,
-    ),
-    "a place in no batch": (
-        envelope(
-            field(1, OUTER[1]), field(2, OUTER[2]), field(3, OUTER[3]), ALGORITHM, field(5, OUTER[5]), b"\x38\x01"
-        ),
-        Reason.Malformed,
-    ),
-    "a place outside of its batch": (
-        envelope(
-            field(1, OUTER[1]),
-            field(2, OUTER[2]),
-            field(3, OUTER[3]),
-            ALGORITHM,
-            field(5, OUTER[5]),
-            field(6, bytes(32)),
-            b"\x38\x02",
-        ),
-        Reason.Malformed,
-    ),
-    "a batch too deep": (
-        envelope(
-            field(1, OUTER[1]),
-            field(2, OUTER[2]),
-            field(3, OUTER[3]),
-            ALGORITHM,
-            field(5, OUTER[5]),
-            field(6, bytes(32)) * 13,
-            b"\x38\x01",
-        ),
-        Reason.Malformed,
-    ),
+    "good": (envelope(), None),
+    "another order": (TICKETS + OPERATION + SIGNER + ALGORITHM + SIGNATURE, Reason.NotCanonical),
+    "a field twice": (OPERATION + envelope(), Reason.NotCanonical),
+    "tickets in two parts": (envelope(tickets=field(2, NAMED[:68]) + field(2, NAMED[68:])), Reason.NotCanonical),
+    "a number longer than it need be": (envelope(algorithm=b"\x20\x81\x00"), Reason.NotCanonical),
+    "what is the default": (envelope(b"\x38\x00"), Reason.NotCanonical),
+    "a field of tomorrow": (envelope(b"\x40\x01"), Reason.NotCanonical),
+    "a field of tomorrow in the tickets": (envelope(tickets=field(2, NAMED + b"\x28\x01")), Reason.NotCanonical),
+    "another algorithm": (envelope(algorithm=b"\x20\x02"), Reason.UnsupportedAlgorithm),
+    "a negative algorithm": (envelope(algorithm=b"\x20" + b"\xff" * 9 + b"\x01"), Reason.UnsupportedAlgorithm),
+    "empty tickets": (envelope(tickets=field(2, b"")), Reason.SpaceTicketMissing),
+    "short tickets": (envelope(tickets=field(2, operations.canonical(SHORT))), Reason.SpaceTicketMissing),
+    "a place in no batch": (envelope(b"\x38\x01"), Reason.Malformed),
+    "a place outside of its batch": (envelope(SIBLING, b"\x38\x02"), Reason.Malformed),
+    "a batch too deep": (envelope(SIBLING * 13, b"\x38\x01"), Reason.Malformed),
     "nothing": (b"", Reason.UnsupportedAlgorithm),
     "too much": (bytes(operations.MAX_ENVELOPE_BYTES + 1), Reason.TooLarge),
 }
